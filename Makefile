@@ -1,0 +1,106 @@
+# The project's one interface: `make` prints what it can do.
+#
+# Everything runs from this folder with the interpreter of .venv, which is made here on
+# first use and brought up to date when requirements.lock changes. The project itself is
+# not installed into it: `python -m kd` finds kd/ and experiments/ in the working folder,
+# so what you edit is what runs.
+
+PYTHON ?= python3
+JAX_EXTRA ?= cuda13
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+PIP := $(PY) -m pip --disable-pip-version-check -qq
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-gpu exp experiments test test-fast lint fmt types check lock clean
+
+help:  ## print this list
+	@echo 'usage: make TARGET [NAME=value ...]'
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'for example: make exp NAME=sst2_sinkd SCALE=mini SEED=1 ARGS="batch_size=64"'
+
+# --- set-up -----------------------------------------------------------------------------
+
+define SUPPORTED
+import sys
+sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+endef
+export SUPPORTED
+
+# Makes .venv unless a whole one is there.
+define make_venv
+	@test ! -e $(UNFINISHED) && $(PY) -m pip --version >/dev/null 2>&1 || { \
+		"$(PYTHON)" -c "$$SUPPORTED" 2>/dev/null || { \
+			echo "error: '$(PYTHON)' is missing or not Python 3.11 to 3.14; install one of these, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }; \
+		"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+			echo "error: the venv module of '$(PYTHON)' is missing; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+		"$(PYTHON)" -m venv --clear $(VENV); }
+endef
+
+install: $(INSTALLED)  ## set up .venv from requirements.lock; every other target does it too
+
+# The stamp gets its name last, so an interrupted set-up is begun anew by the next make.
+$(INSTALLED): requirements.lock
+	$(make_venv)
+	@echo 'Setting up $(VENV): 1.1 GB in about a minute, once.' >&2
+	@touch $(UNFINISHED)
+	@$(PIP) install --require-hashes --no-deps --use-pep517 --no-compile -r requirements.lock || { \
+		echo 'error: the set-up stopped for the reason above; run the same command again' >&2; exit 1; }
+	@mv $(UNFINISHED) $@
+
+install-gpu: install  ## add JAX's accelerator support: JAX_EXTRA=cuda13 (default), cuda12 or tpu
+	@$(PIP) install "jax[$(JAX_EXTRA)]==$$(sed -n 's/^jax==\([^ ;]*\).*/\1/p' requirements.lock)"
+	@$(PY) -c 'import jax; print("jax", jax.__version__, "sees", jax.devices())'
+
+lock:  ## write requirements.lock anew from setup.cfg; ARGS=--upgrade takes newer versions
+	$(make_venv)
+	@$(PIP) install uv
+	@$(PY) -m uv --quiet pip compile setup.cfg --extra test --universal \
+		--python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --custom-compile-command 'make lock' \
+		--output-file requirements.lock $(ARGS)
+
+# --- experiments ------------------------------------------------------------------------
+
+# --flag="$VARIABLE" if the variable is given on make's command line: a SOURCE or NAME
+# that happens to be in the environment says nothing. The shell expands the value, so it
+# may hold spaces.
+given = $(and $(findstring command line,$(origin $1)),$(value $1),$2"$$$1")
+
+exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= RUNS= DEBUG=1 ARGS="a.b=1"]
+	@exec $(PY) -m kd $(call given,SEED,--seed=) $(call given,SCALE,--scale=) \
+		$(call given,SOURCE,--source=) $(call given,DATA_DIR,--data-dir=) \
+		$(call given,RUNS,--runs=) $(and $(call given,DEBUG),--debug) \
+		$(call given,NAME) $(ARGS)
+
+experiments: $(INSTALLED)  ## list the experiments with a line each
+	@$(PY) -c 'from kd import config; print(config.listing())'
+
+# --- checks -----------------------------------------------------------------------------
+
+test: $(INSTALLED)  ## run every test; ARGS="-k sinkd" chooses
+	@$(PY) -m pytest --numprocesses=2 $(ARGS)
+
+test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
+	@$(PY) -m pytest --numprocesses=2 -m 'not slow' $(ARGS)
+
+lint: $(INSTALLED)  ## check style and format
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+fmt: $(INSTALLED)  ## put style and format right
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+types: $(INSTALLED)  ## check the types
+	@$(PY) -m pyrefly check
+
+check: lint types test  ## lint, types and test
+
+clean:  ## remove caches and build products; never runs/ or .venv
+	@rm -rf .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	@find . -path ./$(VENV) -prune -o -path ./runs -prune -o -name __pycache__ -exec rm -rf {} +

@@ -1,0 +1,42 @@
+"""SST-2: the teacher, fine-tuned on the labels.
+
+Paper scale is the teacher of cui2024sinkhorn: BERT-base, batch 16, 10 epochs, 2e-5,
+linear decay without warm-up. Mini scale trains a two-layer BERT from scratch.
+
+The experiments that distil from it train it by themselves the first time they need
+it; run on its own it leaves a run directory like any other.
+
+    make exp NAME=sst2_teacher
+"""
+
+from kd.data.glue import SST2
+from kd.data.text import WordPiece
+from kd.experiment import Experiment, Scale
+from kd.models.bert import Bert
+from kd.objective import CrossEntropy
+from kd.train.optimizer import AdamW
+
+
+def experiment(scale: Scale) -> Experiment:
+    """Labels alone."""
+    if scale == "paper":
+        return Experiment(
+            data=SST2,
+            tokenizer=WordPiece(vocabulary="bert-base-uncased"),
+            student=Bert.base(pretrained="bert-base-uncased"),
+            objective=1.0 * CrossEntropy(),
+            optimizer=AdamW(learning_rate=2e-5),
+            batch_size=16,
+            num_epochs=10,
+            widths=(16, 32, 64, 128),
+        )
+    return Experiment(
+        data=SST2,
+        tokenizer=WordPiece(size=8192),
+        student=Bert.tiny(max_length=64),
+        objective=1.0 * CrossEntropy(),
+        optimizer=AdamW(learning_rate=1e-3, warmup=0.1, weight_decay=0.01),
+        batch_size=32,
+        num_steps=4000,
+        widths=(8, 16, 32, 64),
+    )

@@ -1,0 +1,21 @@
+"""Divergences between the predictions of a student and of a teacher."""
+
+from kd.divergences.divergence import Divergence
+from kd.divergences.pointwise import (
+    JS,
+    KL,
+    ReverseKL,
+    SoftCrossEntropy,
+    TotalVariation,
+)
+from kd.divergences.transport import SinKD
+
+__all__ = [
+    "JS",
+    "KL",
+    "Divergence",
+    "ReverseKL",
+    "SinKD",
+    "SoftCrossEntropy",
+    "TotalVariation",
+]

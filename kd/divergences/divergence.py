@@ -1,0 +1,78 @@
+"""What every divergence between student and teacher logits has in common."""
+
+import abc
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from kd.objective import Loss
+from kd.types import Batch, Outputs, Params
+
+
+class Divergence(Loss):
+    """How far the student's predictions are from the teacher's, row by row.
+
+    Subclasses are frozen dataclasses that define `rows`. This class does once what
+    each of them would have to remember:
+
+    * the teacher is a constant: no gradient flows into it;
+    * half-precision logits are lifted to float32 before anything else;
+    * masked rows are emptied before the non-linearity, so that whatever they hold,
+      NaN included, reaches neither the value nor the gradient.
+
+    A divergence that couples the examples of a batch has the same type as a
+    pointwise one: entry `i` is the share of example `i`, the mean is the loss.
+    """
+
+    def __call__(
+        self,
+        student: Float[Array, "b v"],
+        teacher: Float[Array, "b v"],
+        *,
+        where: Bool[Array, "b"] | None = None,
+    ) -> Float[Array, "b"]:
+        """Divergence of every row.
+
+        Args:
+            student: logits, any float dtype.
+            teacher: logits of the same shape.
+            where: True on the rows to keep; the others give 0 and take no part.
+
+        Returns:
+            One value per row, in float32 (float64 if the logits are).
+
+        Raises:
+            ValueError: the shapes of student and teacher differ.
+        """
+        if student.shape != teacher.shape or student.ndim != 2:
+            raise ValueError(
+                f"{type(self).__name__} compares two [b, v] arrays of logits over the "
+                f"same classes, got student {student.shape}, teacher {teacher.shape}"
+            )
+        dtype = jnp.promote_types(
+            jnp.promote_types(student.dtype, teacher.dtype), jnp.float32
+        )
+        student = student.astype(dtype)
+        teacher = jax.lax.stop_gradient(teacher.astype(dtype))
+        if where is None:
+            return self.rows(student, teacher, None)
+        student = jnp.where(where[:, None], student, 0)
+        teacher = jnp.where(where[:, None], teacher, 0)
+        return jnp.where(where, self.rows(student, teacher, where), 0)
+
+    @abc.abstractmethod
+    def rows(
+        self,
+        student: Float[Array, "b v"],
+        teacher: Float[Array, "b v"],
+        where: Bool[Array, "b"] | None,
+    ) -> Float[Array, "b"]:
+        """The formula, on logits that `__call__` has prepared."""
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        del params
+        assert teacher is not None
+        return self(student.logits, teacher.logits, where=batch["mask"])

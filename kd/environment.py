@@ -1,0 +1,44 @@
+"""Where a result came from: versions, devices, the commit of the code."""
+
+import importlib.metadata
+import os
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+
+_PACKAGES = (
+    "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy"
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and of this code where it is a git checkout."""
+    found = {"python": platform.python_version()}
+    found |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+    commit = _commit()
+    return found | ({"commit": commit} if commit else {})
+
+
+def device() -> dict[str, Any]:
+    """The accelerators, or the processor."""
+    first = jax.devices()[0]
+    return {
+        "platform": first.platform,
+        "kind": first.device_kind,
+        "num_devices": jax.device_count(),
+        "num_cores": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    here = pathlib.Path(__file__).parent
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=here, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,290 @@
+"""BERT with a classification head: the encoder of Devlin et al. (2019).
+
+Numerically the `BertForSequenceClassification` of Hugging Face's transformers; its
+weights come and go through `kd.models.hub`.
+"""
+
+import dataclasses
+import functools
+from typing import Any, Literal, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from kd.errors import UserError
+from kd.types import Batch, Model, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Bert:
+    """Sizes of a BERT encoder; the defaults are those of bert-base-uncased.
+
+    Args:
+        vocab_size: number of token ids.
+        num_layers: transformer layers.
+        width: of the residual stream; every head sees `width / num_heads` of it.
+        num_heads: attention heads per layer.
+        mlp_width: hidden units of each layer's MLP.
+        max_length: positions with an embedding, the longest sequence in tokens.
+        num_segments: segment ids ("token types"), 2 for sentence pairs.
+        dropout: rate on embeddings, residual branches and the pooled output.
+        attention_dropout: rate on attention probabilities.
+        layer_norm_epsilon: added to the variance in layer norms.
+        initializer_stddev: of the normal distribution that fresh weights come from.
+        pretrained: directory or hub name of the weights that training starts from;
+            empty for fresh ones. Read by whoever calls `kd.models.hub`.
+
+    Raises:
+        ValueError: a size is not positive, a rate is outside [0, 1), or `num_heads`
+            does not divide `width`.
+    """
+
+    vocab_size: int = 30522
+    num_layers: int = 12
+    width: int = 768
+    num_heads: int = 12
+    mlp_width: int = 3072
+    max_length: int = 512
+    num_segments: int = 2
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    layer_norm_epsilon: float = 1e-12
+    initializer_stddev: float = 0.02
+    pretrained: str = ""
+
+    def __post_init__(self) -> None:
+        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+        for name in ("dropout", "attention_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
+        for name in ("layer_norm_epsilon", "initializer_stddev"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"width {self.width} is not divisible by num_heads {self.num_heads}"
+            )
+
+    @classmethod
+    def base(cls, **changes: Any) -> "Bert":
+        """BERT-base: 12 layers of width 768, 109 M parameters."""
+        return cls(**{**_sizes(num_layers=12, width=768), **changes})
+
+    @classmethod
+    def six_layer(cls, **changes: Any) -> "Bert":
+        """The first half of BERT-base: 6 layers of width 768, 67 M parameters."""
+        return cls(**{**_sizes(num_layers=6, width=768), **changes})
+
+    @classmethod
+    def medium(cls, **changes: Any) -> "Bert":
+        """8 layers of width 512, 41 M parameters, by Turc et al. (2019)."""
+        return cls(**{**_sizes(num_layers=8, width=512), **changes})
+
+    @classmethod
+    def small(cls, **changes: Any) -> "Bert":
+        """4 layers of width 512, 29 M parameters, by Turc et al. (2019)."""
+        return cls(**{**_sizes(num_layers=4, width=512), **changes})
+
+    @classmethod
+    def mini(cls, **changes: Any) -> "Bert":
+        """4 layers of width 256, 11 M parameters, by Turc et al. (2019)."""
+        return cls(**{**_sizes(num_layers=4, width=256), **changes})
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "Bert":
+        """2 layers of width 128, 4.4 M parameters, by Turc et al. (2019)."""
+        return cls(**{**_sizes(num_layers=2, width=128), **changes})
+
+    def build(
+        self,
+        num_classes: int,
+        *,
+        compute_dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> Model:
+        """The network with a fresh head, as two pure functions.
+
+        A batch holds `tokens` [b, n] int32, `token_mask` [b, n] bool (True where the
+        token is real) and optionally `segments` [b, n] int32 (default 0). A row
+        without any real token is allowed and gives finite, meaningless outputs.
+
+        Args:
+            num_classes: v, the width of the logits.
+            compute_dtype: of matrix products and of `Outputs.hidden`. Parameters,
+                softmax, layer-norm statistics and logits are float32 in any case.
+
+        Returns:
+            The model; its `apply` raises `UserError` if n exceeds `max_length`.
+        """
+        network = _Classifier(self, num_classes, jnp.dtype(compute_dtype))
+
+        def init(key: PRNGKeyArray, batch: Batch) -> Params:
+            del batch  # No parameter's shape depends on it.
+            tokens = jnp.zeros((1, 1), jnp.int32)
+            return network.init(key, tokens, tokens == 0, None, train=False)["params"]
+
+        def apply(params: Params, batch: Batch, key: PRNGKeyArray | None) -> Outputs:
+            num_tokens = batch["tokens"].shape[1]
+            if num_tokens > self.max_length:
+                raise UserError(
+                    f"a batch has {num_tokens} tokens per example; "
+                    f"the model has positions for at most {self.max_length}"
+                )
+            outputs = network.apply(
+                {"params": params},
+                batch["tokens"],
+                batch["token_mask"],
+                batch.get("segments"),
+                train=key is not None,
+                rngs=None if key is None else {"dropout": key},
+            )
+            return cast(Outputs, outputs)
+
+        return Model(init, apply)
+
+
+def _sizes(*, num_layers: int, width: int) -> dict[str, Any]:
+    return {
+        "num_layers": num_layers,
+        "width": width,
+        "num_heads": width // 64,
+        "mlp_width": 4 * width,
+    }
+
+
+class _Classifier(nn.Module):
+    """Encoder, pooler and classification head."""
+
+    bert: Bert
+    num_classes: int
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "b n"],
+        token_mask: Bool[Array, "b n"],
+        segments: Int[Array, "b n"] | None,
+        *,
+        train: bool,
+    ) -> Outputs:
+        bert = self.bert
+        x = _Embeddings(bert, self.dtype, name="embeddings")(
+            tokens, segments, train=train
+        )
+        hidden, attention = [x], []
+        for i in range(bert.num_layers):
+            layer = _Layer(bert, self.dtype, name=f"layer_{i}")
+            x, probs = layer(x, token_mask, train=train)
+            hidden.append(x)
+            attention.append(probs)
+        pooled = nn.tanh(_dense(bert, bert.width, self.dtype, name="pooler")(x[:, 0]))
+        pooled = nn.Dropout(bert.dropout, deterministic=not train)(pooled)
+        logits = _dense(bert, self.num_classes, jnp.float32, name="classifier")(pooled)
+        return Outputs(logits, tuple(hidden), tuple(attention))
+
+
+class _Embeddings(nn.Module):
+    """Sum of token, segment and position embeddings, normalised."""
+
+    bert: Bert
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "b n"],
+        segments: Int[Array, "b n"] | None,
+        *,
+        train: bool,
+    ) -> Float[Array, "b n d"]:
+        bert = self.bert
+
+        def table(name: str, num_rows: int) -> Float[Array, "rows d"]:
+            return self.param(name, _normal(bert), (num_rows, bert.width))
+
+        x = table("tokens", bert.vocab_size)[tokens]
+        x += table("segments", bert.num_segments)[0 if segments is None else segments]
+        x += table("positions", bert.max_length)[: tokens.shape[1]]
+        x = _layer_norm(bert, self.dtype, name="norm")(x)
+        return nn.Dropout(bert.dropout, deterministic=not train)(x)
+
+
+class _Layer(nn.Module):
+    """Self-attention, then an MLP; each is added to its input and normalised."""
+
+    bert: Bert
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n d"], token_mask: Bool[Array, "b n"], *, train: bool
+    ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"]]:
+        bert = self.bert
+        dense = functools.partial(_dense, bert, dtype=self.dtype)
+        layer_norm = functools.partial(_layer_norm, bert, self.dtype)
+        dropout = nn.Dropout(bert.dropout, deterministic=not train)
+
+        heads = (*x.shape[:2], bert.num_heads, bert.width // bert.num_heads)
+        query = dense(bert.width, name="query")(x).reshape(heads)
+        key = dense(bert.width, name="key")(x).reshape(heads)
+        value = dense(bert.width, name="value")(x).reshape(heads)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        # The mask is finite, so that a row without any real token gives uniform
+        # attention and zero gradients rather than NaN.
+        probs = jax.nn.softmax(
+            jnp.where(
+                token_mask[:, None, None, :],
+                scores / heads[-1] ** 0.5,
+                jnp.finfo(jnp.float32).min,
+            )
+        )
+        kept = nn.Dropout(bert.attention_dropout, deterministic=not train)(probs)
+        mixed = jnp.einsum("bhqk,bkhd->bqhd", kept.astype(self.dtype), value)
+        mixed = dense(bert.width, name="attention_out")(mixed.reshape(x.shape))
+        x = layer_norm(name="attention_norm")(x + dropout(mixed))
+
+        y = nn.gelu(dense(bert.mlp_width, name="mlp_in")(x), approximate=False)
+        y = dense(bert.width, name="mlp_out")(y)
+        return layer_norm(name="mlp_norm")(x + dropout(y)), probs
+
+
+def _normal(bert: Bert) -> nn.initializers.Initializer:
+    return nn.initializers.normal(bert.initializer_stddev)
+
+
+def _dense(bert: Bert, width: int, dtype: DTypeLike, *, name: str) -> nn.Dense:
+    return nn.Dense(
+        width,
+        dtype=dtype,
+        kernel_init=_normal(bert),
+        dot_general=_rows_dot_general,
+        name=name,
+    )
+
+
+def _layer_norm(bert: Bert, dtype: DTypeLike, *, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(
+        epsilon=bert.layer_norm_epsilon,
+        dtype=dtype,
+        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels; and is no faster here.
+        name=name,
+    )
+
+
+def _rows_dot_general(
+    x: Array, kernel: Array, dimension_numbers: Any, precision: Any = None
+) -> Array:
+    """Contracts the last axis of `x` with the first of `kernel`, on rows of `x`.
+
+    With the axes b and n flattened, the kernel's gradient is a plain matrix product,
+    which XLA runs twice as fast on CPU as one that contracts two axes.
+    """
+    del dimension_numbers  # Those of `nn.Dense` are always these.
+    y = jnp.matmul(x.reshape(-1, x.shape[-1]), kernel, precision=precision)
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])

@@ -1,0 +1,316 @@
+"""BERT weights in and out of the Hugging Face format.
+
+A checkpoint is a directory, or a name on the hub, with `config.json` and
+`model.safetensors`. Pickled weights (`pytorch_model.bin`) are never opened.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import huggingface_hub.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from kd.errors import UserError
+from kd.models.bert import Bert
+from kd.types import Params
+
+# Ours on the left; on the right the module of transformers' BertModel, which
+# BertForSequenceClassification and the pretraining models prefix with "bert.".
+_MODULES = {
+    "embeddings/tokens": "embeddings.word_embeddings",
+    "embeddings/segments": "embeddings.token_type_embeddings",
+    "embeddings/positions": "embeddings.position_embeddings",
+    "embeddings/norm": "embeddings.LayerNorm",
+    "layer_{i}/query": "encoder.layer.{i}.attention.self.query",
+    "layer_{i}/key": "encoder.layer.{i}.attention.self.key",
+    "layer_{i}/value": "encoder.layer.{i}.attention.self.value",
+    "layer_{i}/attention_out": "encoder.layer.{i}.attention.output.dense",
+    "layer_{i}/attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
+    "layer_{i}/mlp_in": "encoder.layer.{i}.intermediate.dense",
+    "layer_{i}/mlp_out": "encoder.layer.{i}.output.dense",
+    "layer_{i}/mlp_norm": "encoder.layer.{i}.output.LayerNorm",
+    "pooler": "pooler.dense",
+    "classifier": "classifier",
+}
+# A kernel is [in, out] in Linen and [out, in] in torch: the only ones transposed.
+_LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
+
+# Field of `Bert`, key of config.json.
+_FIELDS = {
+    "vocab_size": "vocab_size",
+    "num_layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "max_length": "max_position_embeddings",
+    "num_segments": "type_vocab_size",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "initializer_stddev": "initializer_range",
+}
+# What `Bert` computes; a config.json without the key means the same.
+_SUPPORTED = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+
+
+class Config(NamedTuple):
+    """What a checkpoint says about itself."""
+
+    bert: Bert
+    labels: tuple[str, ...]
+    """Name of each class; as many as there are logits."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+
+class Pretrained(NamedTuple):
+    """Parameters from a checkpoint, and what did not match up."""
+
+    params: Params
+    fresh: tuple[str, ...]
+    """Modules that the checkpoint lacks and that kept their initial values: of
+    "pooler" and "classifier"."""
+    unread: tuple[str, ...]
+    """Tensors of the checkpoint that the network has no place for."""
+
+
+def find_file(name_or_directory: str | os.PathLike[str], filename: str) -> Path | None:
+    """Locates one file of a checkpoint, downloading it from the hub if need be.
+
+    Args:
+        name_or_directory: an existing directory, or else a name on the hub such as
+            `bert-base-uncased` or `organisation/model`.
+        filename: for example `vocab.txt`.
+
+    Returns:
+        Where the file lies, or None if the checkpoint has no such file.
+
+    Raises:
+        UserError: no such directory, no such name, or the hub cannot be reached.
+    """
+    directory = Path(name_or_directory).expanduser()
+    if directory.is_dir():
+        path = directory / filename
+        return path if path.is_file() else None
+    name = os.fspath(name_or_directory)
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, filename))
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{name}: no such directory, and the hub cannot be reached for {filename}; "
+            "give a directory with config.json and model.safetensors"
+        ) from error
+    except huggingface_hub.errors.EntryNotFoundError:
+        return None
+    except (
+        huggingface_hub.errors.HFValidationError,
+        huggingface_hub.errors.RepositoryNotFoundError,
+    ) as error:
+        raise UserError(
+            f"{name}: no such directory, and no such model on the hub (or no access)"
+        ) from error
+    except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"{name}: {filename} cannot be downloaded: {reason}") from error
+
+
+def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
+    """Reads the sizes and labels of a checkpoint from its `config.json`.
+
+    Raises:
+        UserError: there is none, or it describes something `Bert` does not compute.
+    """
+    path = find_file(name_or_directory, "config.json")
+    if path is None:
+        raise UserError(f"{name_or_directory} has no config.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    for key, supported in _SUPPORTED.items():
+        if values.get(key, supported) != supported:
+            raise UserError(
+                f"{path}: {key} is {values[key]!r}; only {supported!r} is supported"
+            )
+    missing = [key for key in ("hidden_size", "num_hidden_layers") if key not in values]
+    if missing:
+        raise UserError(f"{path} has no {missing[0]}; it must be a BERT's config.json")
+    try:
+        bert = Bert(
+            **{name: values[key] for name, key in _FIELDS.items() if key in values}
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+    labels = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    return Config(bert, tuple(labels[key] for key in sorted(labels, key=int)))
+
+
+def load_pretrained(
+    name_or_directory: str | os.PathLike[str], template: Params
+) -> Pretrained:
+    """Fills the parameters of a `Bert` from a checkpoint's safetensors.
+
+    Reads what transformers saves from BertModel, BertForPreTraining,
+    BertForMaskedLM and BertForSequenceClassification, of any float type. Where the
+    checkpoint has more layers than the network, the first ones are taken.
+
+    Args:
+        name_or_directory: see `find_file`.
+        template: freshly initialised parameters; give the expected shapes, and the
+            values of a pooler or classifier that the checkpoint does not have. Where
+            it is known to have both, `jax.eval_shape` of `Model.init` is enough.
+
+    Returns:
+        Parameters in float32, and what was not loaded.
+
+    Raises:
+        UserError: there are no safetensors, an encoder tensor is missing, or a tensor
+            has another shape than its place in the network.
+    """
+    tensors = _read_tensors(name_or_directory)
+    fresh: set[str] = set()
+    read: set[str] = set()
+
+    def fill(path: tuple[Any, ...], initial: Any) -> Any:
+        keys = tuple(entry.key for entry in path)
+        name = _tensor_name(keys)
+        if name not in tensors and keys[0] in ("pooler", "classifier"):
+            fresh.add(keys[0])
+            return initial
+        if name not in tensors:
+            raise UserError(f"{name_or_directory}: the weights lack {name}")
+        read.add(name)
+        transposed = keys[-1] == "kernel"
+        expected = initial.shape[::-1] if transposed else initial.shape
+        _check_shape(name_or_directory, name, tensors[name].shape, expected)
+        tensor = tensors[name].T if transposed else tensors[name]
+        return jnp.asarray(tensor, jnp.float32)
+
+    params = jax.tree.map_with_path(fill, template)
+    unread = sorted(tensors.keys() - read)
+    return Pretrained(params, tuple(sorted(fresh)), tuple(unread))
+
+
+def save_pretrained(
+    directory: str | os.PathLike[str],
+    bert: Bert,
+    params: Params,
+    *,
+    labels: Sequence[str] | None = None,
+) -> None:
+    """Writes a checkpoint that BertForSequenceClassification.from_pretrained reads.
+
+    Args:
+        directory: created if need be; `model.safetensors` and `config.json` in it are
+            replaced, each in one step.
+        bert: the sizes of the network.
+        params: its parameters, saved in float32.
+        labels: name of each class; LABEL_0, LABEL_1, … by default.
+
+    Raises:
+        ValueError: there are more or fewer labels than logits.
+    """
+    num_classes = params["classifier"]["bias"].shape[0]
+    labels = labels or [f"LABEL_{i}" for i in range(num_classes)]
+    if len(labels) != num_classes:
+        raise ValueError(f"{len(labels)} labels for {num_classes} classes")
+    tensors = {}
+    for path, value in jax.tree.leaves_with_path(params):
+        keys = tuple(entry.key for entry in path)
+        prefix = "" if keys[0] == "classifier" else "bert."
+        array = np.asarray(value, np.float32)
+        array = array.T if keys[-1] == "kernel" else array
+        tensors[prefix + _tensor_name(keys)] = np.ascontiguousarray(array)
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        **_SUPPORTED,
+        **{key: getattr(bert, name) for name, key in _FIELDS.items()},
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # transformers refuses safetensors that do not say which framework they are for.
+    weights = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    _replace(directory / "model.safetensors", weights)
+    _replace(directory / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+
+
+def _tensor_name(keys: tuple[str, ...]) -> str:
+    """The name in BertModel of the parameter at `keys`, a path in our tree."""
+    *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
+    path, index = "/".join(module), ""
+    if path.startswith("layer_"):
+        index, _, rest = path.removeprefix("layer_").partition("/")
+        path = "layer_{i}/" + rest
+    return f"{_MODULES[path].format(i=index)}.{_LEAVES[leaf]}"
+
+
+def _read_tensors(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All tensors of a checkpoint, under the names that BertModel gives them now."""
+    tensors: dict[str, np.ndarray] = {}
+    for path in _weight_files(name_or_directory):
+        try:
+            tensors |= safetensors.numpy.load_file(path)
+        except safetensors.SafetensorError as error:
+            raise UserError(f"{path} is not a safetensors file: {error}") from error
+    return {
+        name.removeprefix("bert.")
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _weight_files(name_or_directory: str | os.PathLike[str]) -> list[Path]:
+    """`model.safetensors`, or the shards that its index names."""
+    filenames = ["model.safetensors"]
+    if index := find_file(name_or_directory, "model.safetensors.index.json"):
+        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        filenames = sorted(set(shards.values()))
+    paths = []
+    for filename in filenames:
+        path = find_file(name_or_directory, filename)
+        if path is None:
+            raise UserError(
+                f"{name_or_directory} has no {filename}; pickled weights "
+                "(pytorch_model.bin) are not read, convert them with transformers "
+                "(from_pretrained, then save_pretrained)"
+            )
+        paths.append(path)
+    return paths
+
+
+def _check_shape(
+    source: object, name: str, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    if shape == expected:
+        return
+    problem = "does not fit the network"
+    if name.startswith("classifier.") and shape[1:] == expected[1:]:
+        problem = f"has {shape[0]} classes, the task has {expected[0]}"
+    raise UserError(
+        f"{source} {problem}: {name} is {list(shape)}, expected {list(expected)}"
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file that is, at any time, either the old or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,162 @@
+"""Weighted sums of losses that read like the formula of a paper.
+
+    0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD()
+
+A `Loss` gives one number per example, so that masking, averaging, weighting and
+reporting happen here, once, for all of them. This module knows no particular
+loss but the one on labels; divergences import it, not the other way round.
+"""
+
+import abc
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from kd.types import Batch, Metrics, Outputs, Params, Schedule
+
+
+class Loss(abc.ABC):
+    """Something to minimise, example by example.
+
+    Subclasses are frozen dataclasses. `loss * weight` makes a term, `+` a mix.
+    """
+
+    name: str
+    """Of the loss in metrics and overrides; a class attribute."""
+
+    def init(self, key: PRNGKeyArray, student: Outputs, teacher: Outputs) -> Params:
+        """Makes the loss's own learnable parameters; () where it has none."""
+        del key, student, teacher
+        return ()
+
+    @abc.abstractmethod
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        """Loss of every example in nats (or the loss's own unit), 0 where masked.
+
+        Args:
+            params: what `init` returned, as trained so far.
+            student: outputs of the student, `logits` [b, v].
+            teacher: outputs of the teacher, or None if `needs_teacher` is False.
+            batch: the batch both have seen, with `labels` and `mask`.
+        """
+
+    @property
+    def needs_teacher(self) -> bool:
+        return True
+
+    def __mul__(self, weight: "float | Schedule") -> "Mix":
+        return Mix((Term(weight, self),))
+
+    __rmul__ = __mul__
+
+    def __add__(self, other: "Loss | Mix") -> "Mix":
+        return 1.0 * self + other
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """A loss and its weight: a number, or a schedule of the optimizer step."""
+
+    weight: "float | Schedule"
+    loss: Loss
+
+
+@dataclasses.dataclass(frozen=True)
+class Mix:
+    """The objective: a weighted sum of per-example losses, averaged over examples.
+
+        loss = sum_k weight_k(step) * mean_i loss_k,i      over unmasked examples i
+
+    The metrics hold `loss` and, before weighting, `loss/<name>` of every term.
+    """
+
+    terms: tuple[Term, ...]
+
+    def __add__(self, other: "Loss | Mix") -> "Mix":
+        return Mix(self.terms + (other if isinstance(other, Mix) else 1.0 * other).terms)
+
+    def __post_init__(self) -> None:
+        repeated = {name for name in self.names if self.names.count(name) > 1}
+        if repeated:
+            raise ValueError(f"terms of one mix share the name {sorted(repeated)[0]!r}")
+
+    @property
+    def names(self) -> list[str]:
+        return [term.loss.name for term in self.terms]
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.loss.needs_teacher for term in self.terms)
+
+    def init(self, key: PRNGKeyArray, student: Outputs, teacher: Outputs) -> Params:
+        """Learnable parameters of every term, by its name."""
+        keys = jax.random.split(key, len(self.terms))
+        return {
+            term.loss.name: term.loss.init(key, student, teacher)
+            for key, term in zip(keys, self.terms, strict=True)
+        }
+
+    def apply(
+        self,
+        params: Params,
+        student: Outputs,
+        teacher: Outputs | None,
+        batch: Batch,
+        step: Int[Array, ""],
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The scalar to differentiate and its parts, in float32."""
+        total = jnp.float32(0.0)
+        metrics: Metrics = {}
+        for term in self.terms:
+            losses = term.loss.per_example(
+                params[term.loss.name], student, teacher, batch
+            )
+            value = masked_mean(losses, batch["mask"])
+            weight = term.weight(step) if callable(term.weight) else term.weight
+            total += weight * value
+            metrics[f"loss/{term.loss.name}"] = value
+        return total, {"loss": total} | metrics
+
+
+def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:
+    """Mean over the rows where `where` is True; 0 if there is none."""
+    return jnp.sum(values, where=where) / jnp.maximum(jnp.sum(where), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """Cross-entropy of the student with the labels.
+
+        loss_i = -log softmax(s_i)[y_i]
+
+    Reads `batch["labels"]` [b], integers in [0, v); nats per example.
+    """
+
+    name = "ce"
+
+    @property
+    def needs_teacher(self) -> bool:
+        return False
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        del params, teacher
+        return self(student.logits, batch["labels"], where=batch["mask"])
+
+    def __call__(
+        self, student: Float[Array, "b v"], labels: Int[Array, "b"], *, where=None
+    ) -> Float[Array, "b"]:
+        student = student.astype(jnp.promote_types(student.dtype, jnp.float32))
+        if where is not None:
+            student = jnp.where(where[:, None], student, 0)
+            labels = jnp.where(where, labels, 0)
+        losses = optax.softmax_cross_entropy_with_integer_labels(student, labels)
+        return losses if where is None else jnp.where(where, losses, 0)
+
+

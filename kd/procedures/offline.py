@@ -1,0 +1,135 @@
+"""Offline distillation: a frozen teacher, batches from a fixed training set.
+
+The teacher is consulted live, as a network inside the compiled step, or through its
+logits that travel with the batch; the step is the same. Training on labels alone
+is the special case of an objective that needs no teacher.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PRNGKeyArray
+
+from kd.objective import Mix
+from kd.types import Batch, Metrics, Model, Outputs, Params, TrainState
+
+
+class Procedure(NamedTuple):
+    """Who supplies the batch and who learns, as two pure functions."""
+
+    init: Callable[[PRNGKeyArray, Params, Params, Batch], TrainState]
+    """(key, student parameters, teacher parameters, any batch) -> state"""
+    step: Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
+    """(state, teacher parameters, batch) -> (next state, metrics); compiled, and
+    the memory of the state given is reused for the one returned."""
+
+
+def offline(
+    student: Model,
+    teacher: Model | None,
+    objective: Mix,
+    optimizer: optax.GradientTransformation,
+    *,
+    num_microbatches: int = 1,
+) -> Procedure:
+    """Trains the student, and the objective's own parameters, on given batches.
+
+    Args:
+        student: the network that learns.
+        teacher: the frozen network. Not called where the batch has "teacher_logits"
+            or where the objective needs no teacher.
+        objective: what is minimised.
+        optimizer: applied to the gradient averaged over the batch.
+        num_microbatches: parts that a batch is processed in, one after the other,
+            to save memory. Gradients and metrics are averaged by the number of
+            unmasked examples, which gives those of the whole batch, except for
+            losses that couple its examples: they see one part at a time.
+
+    Returns:
+        The procedure; metrics are those of the objective and `grad_norm`, before
+        clipping.
+    """
+
+    def consult(teacher_params: Params, batch: Batch) -> Outputs | None:
+        if not objective.needs_teacher:
+            return None
+        if "teacher_logits" in batch:
+            return Outputs(logits=batch["teacher_logits"])
+        if teacher is None:
+            raise ValueError("the objective needs a teacher and there is none")
+        return teacher.apply(teacher_params, batch, None)
+
+    def init(key, student_params, teacher_params, batch):
+        key, objective_key = jax.random.split(key)
+        student_out = student.apply(student_params, batch, None)
+        teacher_out = consult(teacher_params, batch)
+        params = {
+            "student": student_params,
+            "objective": objective.init(objective_key, student_out, teacher_out),
+        }
+        return TrainState(
+            step=jnp.int32(0), params=params, opt_state=optimizer.init(params), key=key
+        )
+
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss_and_gradient(params, batch, teacher_out, key, step):
+        student_out = student.apply(params["student"], batch, key)
+        return objective.apply(
+            params["objective"], student_out, teacher_out, batch, step
+        )
+
+    def whole(params, teacher_params, batch, key, step):
+        teacher_out = consult(teacher_params, batch)
+        (_, metrics), gradient = loss_and_gradient(
+            params, batch, teacher_out, key, step
+        )
+        return gradient, metrics
+
+    def in_parts(params, teacher_params, batch, key, step):
+        parts = jax.tree.map(_split_rows, batch)
+        num_examples = jnp.maximum(jnp.sum(batch["mask"]), 1)
+
+        def accumulate(total, part):
+            i, part = part
+            share = jnp.sum(part["mask"]) / num_examples
+            found = whole(
+                params, teacher_params, part, jax.random.fold_in(key, i), step
+            )
+            return jax.tree.map(lambda t, x: t + share * x, total, found), None
+
+        shapes = jax.eval_shape(
+            whole, params, teacher_params, jax.tree.map(lambda x: x[0], parts), key, step
+        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(
+            accumulate, zeros, (jnp.arange(num_microbatches), parts)
+        )
+        return total
+
+    def _split_rows(rows):
+        # Part i takes rows i, i + k, i + 2k, ...: of a batch sharded over devices
+        # every device then works on every part.
+        shape = (rows.shape[0] // num_microbatches, num_microbatches)
+        return rows.reshape(shape + rows.shape[1:]).swapaxes(0, 1)
+
+    @functools.partial(jax.jit, donate_argnames="state")
+    def step(state, teacher_params, batch):
+        key = jax.random.fold_in(state.key, state.step)
+        gradient_of = whole if num_microbatches == 1 else in_parts
+        gradient, metrics = gradient_of(
+            state.params, teacher_params, batch, key, state.step
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        metrics["grad_norm"] = optax.global_norm(gradient)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return Procedure(init, step)

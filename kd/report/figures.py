@@ -1,0 +1,140 @@
+"""The figures of a page and the sentences that explain them."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from kd.evaluate.calibration import reliability
+from kd.report import plots
+from kd.report.markup import Markup, element, figure
+from kd.report.quantities import decimal, percent
+from kd.report.run import Run
+
+
+def sections(run: Run) -> Iterator[Markup]:
+    """Headings and figures, each only where the run left the data for it."""
+    for heading, class_, pictures in (
+        ("How it learned", "figures", [*_training(run)]),
+        ("Terms of the loss", "figures small", [*_terms(run)]),
+        ("How far to trust its confidence", "figures", [*_reliability(run)]),
+        ("What the transport plan moves", "figures", [*_transport(run)]),
+        ("How the optimizer went", "figures small", [*_optimizer(run)]),
+    ):
+        if pictures:
+            yield element("h2", heading)
+            yield element("div", *pictures, class_=class_)
+
+
+def _training(run: Run) -> Iterator[Markup]:
+    steps, losses = run.series("train", "loss")
+    if len(steps):
+        yield figure(
+            plots.curve(
+                steps, losses, label="training loss", name="loss", width=plots.WIDE
+            ),
+            "The weighted sum that is minimised: faint as logged, strong its moving "
+            "average.",
+        )
+    steps, accuracy = run.series("dev", "accuracy")
+    if len(steps):
+        agreed, agreement = run.series("dev", "agreement")
+        teacher = run.summary.get("teacher") or {}
+        yield figure(
+            plots.dev_curves(
+                steps,
+                accuracy,
+                agreement=agreement if np.array_equal(steps, agreed) else None,
+                teacher_accuracy=teacher.get("accuracy"),
+            ),
+            "Accuracy on dev at each evaluation, with the teacher's as the bar to "
+            "reach; agreement counts equal predictions, right or wrong."
+            if teacher
+            else "Accuracy on dev at each evaluation.",
+        )
+
+
+def _terms(run: Run) -> Iterator[Markup]:
+    for i, name in enumerate(run.terms()):
+        steps, values = run.series("train", name)
+        yield figure(
+            plots.curve(steps, values, label=name, name=f"term{i}"),
+            f"{name.removeprefix('loss/')}, before its weight.",
+        )
+
+
+def _optimizer(run: Run) -> Iterator[Markup]:
+    for name, label, smooth, caption in (
+        ("grad_norm", "gradient norm", True, "Spikes here explain jumps of the loss."),
+        ("learning_rate", "learning rate", False, "The schedule as it was applied."),
+        (
+            "examples_per_second",
+            "examples per second",
+            True,
+            "Dips are compilation, evaluation or a busy machine.",
+        ),
+    ):
+        steps, values = run.series("train", name)
+        if len(steps):
+            yield figure(
+                plots.curve(steps, values, label=label, name=name, smooth=smooth),
+                caption,
+            )
+
+
+def _reliability(run: Run) -> Iterator[Markup]:
+    models = {
+        name: reliability(run.predictions[f"{name}_logits"], run.predictions["labels"])
+        for name in ("student", "teacher")
+        if f"{name}_logits" in run.predictions
+    }
+    if models:
+        yield figure(
+            plots.reliability_diagram(models),
+            "Of the dev examples predicted with 80 % confidence, 80 % should be right: "
+            "below the dotted diagonal a model is too sure of itself, above it not sure "
+            "enough. Whiskers are 95 % intervals; ECE is the mean distance from the "
+            "diagonal. The lower part shows how many examples have which confidence.",
+        )
+
+
+def _transport(run: Run) -> Iterator[Markup]:
+    if not run.plan:
+        return
+    plan, student, teacher = (
+        run.plan[name].astype(np.float64)
+        for name in ("plan", "student_probs", "teacher_probs")
+    )
+    yield figure(
+        plots.transport_plan(plan, student=student, teacher=teacher),
+        "Where the plan sends the mass of one dev batch, each side sorted by its own "
+        "prediction. A thin bright diagonal matches outputs rank by rank; a broad band "
+        "is what the entropic regularisation blurs; mass in an off-diagonal block (see "
+        "the dotted lines) goes from a student that predicts one class to a teacher "
+        "that predicts another. ",
+        element("strong", _plan_facts(plan, student, teacher)),
+    )
+    if "cost" in run.plan:
+        cost = run.plan["cost"].astype(np.float64)
+        yield figure(
+            plots.transport_cost(cost, student=student, teacher=teacher),
+            "The cost of sending one unit of mass, in the same order: a good plan is "
+            "bright where this is dark. This plan pays "
+            f"{decimal(float((plan * cost).sum()))} in all.",
+        )
+
+
+def _plan_facts(
+    plan: Float[np.ndarray, "m m"],
+    student: Float[np.ndarray, "m v"],
+    teacher: Float[np.ndarray, "m v"],
+) -> str:
+    total = plan.sum()
+    crosses = student.argmax(axis=1)[:, None] != teacher.argmax(axis=1)
+    return (
+        f"Total mass {decimal(float(total), digits=3)}; row-marginal error "
+        f"{decimal(plots.row_marginal_error(plan))} of it. "
+        f"{percent(float(np.trace(plan) / total), digits=1)} stays on the same example "
+        f"({percent(1 / len(plan), digits=1)} if spread evenly), "
+        f"{percent(float(plan[crosses].sum() / total), digits=1)} crosses classes."
+    )

@@ -1,0 +1,232 @@
+"""The page of one run: report.html in its directory, one file that loads nothing."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kd.report import figures
+from kd.report.markup import Markup, document, element, table
+from kd.report.quantities import count, decimal, described, duration, percent
+from kd.report.run import Run, read_run
+
+Summary = Mapping[str, Any]
+
+
+def write_page(run_directory: str | Path) -> Path:
+    """Writes report.html into the directory of a finished run.
+
+    Args:
+        run_directory: see `kd.report.run.read_run` for what it must hold.
+
+    Returns:
+        The path of the page; a page that was there is replaced in one step.
+
+    Raises:
+        UserError: a file of the run is missing or does not hold what it should.
+    """
+    page = render(read_run(run_directory))
+    path = Path(run_directory) / "report.html"
+    draft = path.with_name(f".report.html.{os.getpid()}")
+    try:
+        draft.write_text(page, encoding="utf-8")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return path
+
+
+def render(run: Run) -> str:
+    """The page as a string; the same files give the same page."""
+    summary = run.summary
+    name = str(summary.get("name", run.directory.name))
+    return document(
+        f"{name}, seed {described(summary.get('seed'))}",
+        element("h1", name),
+        element("p", " · ".join(_facts(summary)), class_="facts"),
+        element("p", _verdict(summary), class_="verdict"),
+        _origin(summary),
+        _scores(summary),
+        element("dl", *_tiles(summary), class_="tiles"),
+        *figures.sections(run),
+        element("h2", "What was run"),
+        _json("Configuration: every field of the experiment as resolved", run.config),
+        _json("Summary: the numbers of this page at full precision", summary),
+        element("h2", "Where it was run"),
+        table(None, _environment(summary), class_="facts-table"),
+    )
+
+
+def _facts(summary: Summary) -> Iterator[str]:
+    yield f"seed {described(summary.get('seed'))}"
+    yield f"scale {described(summary.get('scale'))}"
+    if summary.get("paper"):
+        yield f"paper: {described(summary['paper'])}"
+    if summary.get("finished"):
+        yield f"finished {described(summary['finished'])}"
+
+
+def _verdict(summary: Summary) -> str:
+    student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
+    sentence = f"The student gets {percent(student.get('accuracy'))} of dev right"
+    if not teacher:
+        return f"{sentence}; this run had no teacher to compare it with."
+    kept = _ratio(student.get("accuracy"), teacher.get("accuracy"))
+    size = _ratio(student.get("num_params"), teacher.get("num_params"))
+    return (
+        f"{sentence}: {percent(kept, digits=1)} of its teacher's accuracy "
+        f"with {percent(size, digits=1)} of its parameters."
+    )
+
+
+def _origin(summary: Summary) -> Markup:
+    """Where the data came from, as a warning where numbers are not comparable."""
+    data = summary.get("data") or {}
+    doubts = []
+    if data.get("source") == "bundled":
+        doubts.append("a small corpus that comes with the code, not the benchmark")
+    if summary.get("scale") == "mini":
+        doubts.append("scale mini: small models trained from scratch in minutes")
+    return element(
+        "div",
+        element("strong", f"Data: {described(data.get('source'))}. "),
+        f"{described(data.get('origin'))}; {count(data.get('num_train'))} training and "
+        f"{count(data.get('num_dev'))} dev examples; fingerprint ",
+        element("code", described(data.get("fingerprint"))),
+        element(
+            "p", f"Not comparable with published numbers ({'; '.join(doubts)})."
+        )
+        if doubts
+        else None,
+        class_="origin warning" if doubts else "origin",
+    )
+
+
+def _scores(summary: Summary) -> Markup:
+    student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
+    num_dev = (summary.get("data") or {}).get("num_dev")
+    rows: list[tuple[str, str, str, str, str]] = []
+
+    def add(name: str, key: str, show: Any, difference: Any, meaning: str) -> None:
+        both = (student.get(key), teacher.get(key))
+        gap = difference(*both) if None not in both else ""
+        rows.append((name, show(both[0]), show(both[1]), gap, meaning))
+
+    def points(ours: float, theirs: float) -> str:
+        return f"{100 * (ours - theirs):+.2f} points".replace("-", "−")
+
+    def plain(ours: float, theirs: float) -> str:
+        return f"{ours - theirs:+.4f}".replace("-", "−")
+
+    def accuracy(share: float | None) -> str:
+        if share is None or not num_dev:
+            return percent(share)
+        return f"{percent(share)[:-2]} ± {100 * _standard_error(share, num_dev):.2f} %"
+
+    add(
+        "accuracy ↑",
+        "accuracy",
+        accuracy,
+        points,
+        "dev examples predicted right; ± one standard error of a dev set this size",
+    )
+    add("NLL ↓", "nll", decimal, plain, "cross-entropy with the labels, nats")
+    add(
+        "ECE ↓",
+        "ece",
+        percent,
+        points,
+        "how far confidence is from accuracy, on average",
+    )
+    add(
+        "Brier score ↓",
+        "brier",
+        decimal,
+        plain,
+        "squared distance of the probabilities from the label",
+    )
+    add(
+        "parameters",
+        "num_params",
+        count,
+        lambda ours, theirs: f"× {decimal(_ratio(ours, theirs), digits=3)}",
+        "numbers that the network holds",
+    )
+    add("weights from", "source", described, lambda *_: "", "")
+    return table(
+        ("", "student", "teacher", "student − teacher", "what it says"),
+        rows,
+        class_="scores",
+    )
+
+
+def _tiles(summary: Summary) -> Iterator[Markup]:
+    fidelity, speed = summary.get("fidelity") or {}, summary.get("speed") or {}
+    student = summary.get("student") or {}
+
+    def tile(name: str, value: str, unit: str) -> Markup:
+        unit_ = element("span", unit, class_="unit")
+        return element("div", element("dt", name), element("dd", value, unit_))
+
+    if fidelity:
+        yield tile(
+            "agreement",
+            percent(fidelity.get("agreement")),
+            "of dev: same class as the teacher",
+        )
+        yield tile(
+            "KL divergence",
+            decimal(fidelity.get("kl")),
+            "nats per example, from the teacher",
+        )
+        yield tile(
+            "total variation",
+            decimal(fidelity.get("total_variation")),
+            "probability that differs",
+        )
+    if student.get("best_step") is not None:
+        yield tile(
+            "best dev accuracy",
+            percent(student.get("best_accuracy")),
+            f"at step {count(student['best_step'])}",
+        )
+    yield tile(
+        "speed",
+        count(_rounded(speed.get("examples_per_second"))),
+        "training examples per second",
+    )
+    yield tile(
+        "training",
+        duration(speed.get("seconds_train")),
+        f"for {count(speed.get('steps'))} steps",
+    )
+    yield tile("teacher", duration(speed.get("seconds_teacher")), "to make it ready")
+    yield tile("whole run", duration(speed.get("seconds_total")), "from start to end")
+
+
+def _environment(summary: Summary) -> Iterator[tuple[str, str]]:
+    for part in ("device", "versions"):
+        entries = summary.get(part) or {}
+        if not isinstance(entries, Mapping):
+            entries = {part: entries}
+        for name, value in entries.items():
+            yield str(name), described(value)
+
+
+def _json(title: str, tree: Mapping[str, Any]) -> Markup:
+    text = json.dumps(tree, indent=2, ensure_ascii=False)
+    return element("details", element("summary", title), element("pre", text))
+
+
+def _standard_error(share: float, num_examples: int) -> float:
+    return math.sqrt(share * (1 - share) / num_examples)
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")

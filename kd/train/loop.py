@@ -1,0 +1,240 @@
+"""The training loop: the one place where steps meet the world.
+
+The order is part of the contract, because resuming depends on it. For every step:
+evaluate if due, save if due, take the batch, dispatch the step. Metrics are fetched
+in blocks, so that the device never waits for the host.
+"""
+
+import dataclasses
+import math
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import tqdm
+from jax.sharding import Mesh
+
+from kd.data.pipeline import TrainingBatches
+from kd.errors import UserError
+from kd.procedures.offline import Procedure
+from kd.train.checkpoint import Checkpoints
+from kd.train.mesh import shard_batch
+from kd.train.metrics_log import MetricsLog
+from kd.types import Params, TrainState
+
+_FETCH_EVERY = 32
+
+
+class Interrupted(Exception):
+    """A signal asked to stop; the state was saved first."""
+
+    def __init__(self, signal_number: int, step: int):
+        super().__init__(
+            f"stopped by {signal.Signals(signal_number).name} at step {step}, which "
+            "is saved; the same command goes on from there"
+        )
+        self.exit_status = 128 + signal_number
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How long a run is, and how often something else than a step happens.
+
+    All in steps; `evaluate_every` and `save_every` count from the start of the run.
+    """
+
+    num_steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    save_every: int
+    log_every: int
+
+
+def train(
+    procedure: Procedure,
+    state: TrainState,
+    teacher_params: Params,
+    batches: TrainingBatches,
+    *,
+    pace: Pace,
+    mesh: Mesh,
+    learning_rate: Callable[[int], float],
+    evaluate: Callable[[Params], dict[str, float]],
+    checkpoints: Checkpoints,
+    log: MetricsLog,
+    say: Callable[[str], None],
+) -> tuple[TrainState, float]:
+    """Runs the procedure to the end, from the newest checkpoint if there is one.
+
+    Args:
+        procedure: whose step is repeated.
+        state: to start from where there is no checkpoint.
+        teacher_params: handed to every step.
+        batches: batch i is that of step i.
+        pace: see there.
+        mesh: that batches are sharded over.
+        learning_rate: of a step, for the log.
+        evaluate: the dev metrics of the student's parameters.
+        checkpoints: where the state is saved.
+        log: where metrics go.
+        say: shows a line to the person who waits.
+
+    Returns:
+        The final state, and the training examples per second: the median over
+        blocks of steps, without evaluation, saving and compilation.
+
+    Raises:
+        Interrupted: SIGTERM or SIGINT came; the state is saved.
+        UserError: a loss or gradient is not finite.
+    """
+    restored, problems = checkpoints.restore(state)
+    for problem in problems:
+        say(problem)
+    if restored is not None:
+        state = restored
+    elif problems:
+        say("no checkpoint is whole; starting from the beginning")
+    start = int(state.step)
+    log.truncate(after=start)
+    if start:
+        say(f"resuming after step {start} of {pace.num_steps}")
+
+    with (
+        _signals() as received,
+        tqdm.tqdm(
+            total=pace.num_steps * batches.batch_size,
+            initial=start * batches.batch_size,
+            unit=" examples",
+            unit_scale=True,
+            disable=None,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        ) as bar,
+    ):
+        block = _Block(pace, learning_rate, checkpoints, log, bar, batches.batch_size)
+        source: Iterator = batches.from_step(start, pace.num_steps)
+        for step in range(start, pace.num_steps + 1):
+            last = step == pace.num_steps
+            if step > start and (last or step % pace.evaluate_every == 0):
+                block.flush()
+                found = evaluate(state.params["student"])
+                log.write({"step": step, "epoch": step / pace.steps_per_epoch}
+                          | {"split": "dev"} | found)
+                described = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
+                bar.clear()
+                say(f"step {step}/{pace.num_steps}: dev {described}")
+            stopped = received.number is not None
+            if step > start and (last or stopped or step % pace.save_every == 0):
+                block.flush()
+                log.sync()
+                checkpoints.save(state)
+            if stopped and not last:
+                raise Interrupted(received.number, step)
+            if last:
+                break
+            block.begin()
+            batch = next(source)
+            examples = int(np.sum(batch["mask"]))
+            state, metrics = procedure.step(
+                state, teacher_params, shard_batch(batch, mesh)
+            )
+            block.add(step + 1, examples, metrics)
+    return state, block.examples_per_second
+
+
+class _Block:
+    """Metrics of the steps since the last fetch, still on the device."""
+
+    def __init__(self, pace, learning_rate, checkpoints, log, bar, batch_size):
+        self._pace, self._learning_rate = pace, learning_rate
+        self._checkpoints, self._log, self._bar = checkpoints, log, bar
+        self._batch_size = batch_size
+        self._steps = []
+        self._rates = []
+        self._started = time.perf_counter()
+        self._rate_now = 0.0
+
+    @property
+    def examples_per_second(self) -> float:
+        return statistics.median(self._rates) if self._rates else math.nan
+
+    def begin(self):
+        if not self._steps:
+            self._started = time.perf_counter()
+
+    def add(self, step, examples, metrics):
+        self._steps.append((step, examples, metrics))
+        if len(self._steps) == _FETCH_EVERY:
+            self.flush()
+
+    def flush(self):
+        if not self._steps:
+            return
+        fetched = jax.device_get([metrics for _, _, metrics in self._steps])
+        seconds = time.perf_counter() - self._started
+        self._rate_now = sum(n for _, n, _ in self._steps) / seconds
+        if len(self._steps) == _FETCH_EVERY:
+            self._rates.append(self._rate_now)
+        for (step, _, _), metrics in zip(self._steps, fetched, strict=True):
+            self._check_finite(step, metrics)
+            if step % self._pace.log_every == 0 or step == self._pace.num_steps:
+                self._log.write(
+                    {
+                        "step": step,
+                        "epoch": step / self._pace.steps_per_epoch,
+                        "split": "train",
+                    }
+                    | {name: float(value) for name, value in metrics.items()}
+                    | {
+                        "learning_rate": float(self._learning_rate(step - 1)),
+                        "examples_per_second": round(self._rate_now, 1),
+                    }
+                )
+        self._bar.update(len(self._steps) * self._batch_size)
+        self._bar.set_postfix(loss=f"{float(fetched[-1]['loss']):.3f}")
+        self._steps = []
+
+    def _check_finite(self, step, metrics):
+        # The terms come before their sum, so that the culprit is named.
+        for name in sorted(metrics, key=lambda name: name == "loss"):
+            if not np.isfinite(metrics[name]):
+                saved = self._checkpoints.steps
+                good = (
+                    f"the last good checkpoint is that of step {saved[-1]} in "
+                    f"{self._checkpoints.directory}"
+                    if saved
+                    else "there is no checkpoint yet"
+                )
+                raise UserError(
+                    f"{name} is {float(metrics[name])} at step {step}; {good}; a "
+                    "smaller optimizer.learning_rate often helps"
+                )
+
+
+class _signals:
+    """Notes SIGTERM and SIGINT instead of dying; a second one is obeyed at once."""
+
+    def __enter__(self):
+        self.number: int | None = None
+        self._before = {}
+        for number in (signal.SIGTERM, signal.SIGINT):
+            try:
+                self._before[number] = signal.signal(number, self._note)
+            except ValueError:  # not in the main thread: signals are others' business
+                break
+        return self
+
+    def _note(self, number, frame):
+        self.number = number
+        self._restore()
+
+    def _restore(self):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def __exit__(self, *exception):
+        self._restore()

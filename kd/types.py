@@ -1,0 +1,58 @@
+"""The shared vocabulary: what a batch, a network and a training state are.
+
+Axes: b examples, n tokens, v classes or vocabulary, d width, h heads.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+Params = Any
+"""A pytree of arrays."""
+
+Batch = Mapping[str, jax.Array]
+"""Arrays of one batch, each [b, ...]; "mask" [b] is False on padding rows."""
+
+Metrics = dict[str, jax.Array]
+"""Scalars by name."""
+
+Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+"""A number as a function of the optimizer step."""
+
+
+class Outputs(NamedTuple):
+    """What one forward pass exposes.
+
+    Unused entries cost nothing under `jax.jit`: XLA drops what nothing reads.
+    """
+
+    logits: Float[Array, "b *n v"]
+    hidden: tuple[Float[Array, "b n d"], ...] = ()
+    """The embedding output, then the output of every layer."""
+    attention: tuple[Float[Array, "b h n n"], ...] = ()
+    """Attention probabilities of every layer, before dropout."""
+
+
+class Model(NamedTuple):
+    """A network as two pure functions; Linen, NNX or a lambda fit alike."""
+
+    init: Callable[[PRNGKeyArray, Batch], Params]
+    apply: Callable[[Params, Batch, PRNGKeyArray | None], Outputs]
+    """The key drives dropout; None means evaluation."""
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """What training carries from step to step: arrays only, no functions.
+
+    The teacher is not part of it; it is an argument of the step.
+    """
+
+    step: Int[Array, ""]
+    params: Params
+    """{"student": ..., "objective": ...}"""
+    opt_state: Any
+    key: PRNGKeyArray
+    """Root of all randomness; step `i` uses `fold_in(key, i)`."""

@@ -1,0 +1,309 @@
+"""kd.models.hub: every kind of checkpoint, and one line for what cannot be read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import huggingface_hub.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from kd.errors import UserError
+from kd.models import hub
+from kd.models.bert import Bert
+
+DIRECTORY = Path(__file__).parents[1] / "golden" / "tiny_bert"
+LABELS = ("entailment", "neutral", "contradiction")
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return hub.read_config(DIRECTORY).bert
+
+
+@pytest.fixture(scope="module")
+def fresh_params(bert):
+    return jax.jit(bert.build(3).init)(jax.random.key(5), {})
+
+
+@pytest.fixture(scope="module")
+def golden_params(fresh_params):
+    return hub.load_pretrained(DIRECTORY, fresh_params).params
+
+
+def rewrite(directory, change):
+    """A checkpoint in `directory` whose tensors went through `change(name, tensor)`."""
+    tensors = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    changed = [change(name, tensor) for name, tensor in tensors.items()]
+    safetensors.numpy.save_file(
+        dict(pair for pair in changed if pair), directory / "model.safetensors"
+    )
+
+
+def rewrite_config(directory, **changes):
+    values = json.loads((DIRECTORY / "config.json").read_text()) | changes
+    values = {key: value for key, value in values.items() if value is not None}
+    (directory / "config.json").write_text(json.dumps(values))
+
+
+def assert_equal(params, expected):
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+def test_config_is_read():
+    bert, labels = hub.read_config(DIRECTORY)
+    assert bert == Bert(
+        vocab_size=64,
+        num_layers=2,
+        width=32,
+        num_heads=2,
+        mlp_width=96,
+        max_length=24,
+    )
+    assert labels == LABELS
+    assert hub.read_config(DIRECTORY).num_classes == 3
+
+
+def test_complete_checkpoint_leaves_nothing_out(fresh_params):
+    _, fresh, unread = hub.load_pretrained(DIRECTORY, fresh_params)
+    assert (fresh, unread) == ((), ())
+
+
+def test_round_trip_is_exact(bert, golden_params, fresh_params, tmp_path):
+    directory = tmp_path / "new" / "folder"
+    hub.save_pretrained(directory, bert, golden_params, labels=LABELS)
+    assert_equal(hub.load_pretrained(directory, fresh_params).params, golden_params)
+    assert hub.read_config(directory) == (bert, LABELS)
+    assert {path.name for path in directory.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    ours = safetensors.numpy.load_file(directory / "model.safetensors")
+    theirs = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_labels_have_default_names_and_must_match(bert, golden_params, tmp_path):
+    hub.save_pretrained(tmp_path, bert, golden_params)
+    assert hub.read_config(tmp_path).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    with pytest.raises(ValueError, match="2 labels for 3 classes"):
+        hub.save_pretrained(tmp_path, bert, golden_params, labels=("no", "yes"))
+
+
+def test_encoder_alone_keeps_the_fresh_head(golden_params, fresh_params, tmp_path):
+    def as_bert_model(name, tensor):
+        if not name.startswith("classifier"):
+            return name.removeprefix("bert."), tensor
+
+    rewrite(tmp_path, as_bert_model)
+    params, fresh, unread = hub.load_pretrained(tmp_path, fresh_params)
+    assert (fresh, unread) == (("classifier",), ())
+    assert_equal(params, golden_params | {"classifier": fresh_params["classifier"]})
+
+
+def test_old_names_are_read(golden_params, fresh_params, tmp_path):
+    def as_in_2018(name, tensor):
+        name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
+        return name.replace("LayerNorm.bias", "LayerNorm.beta"), tensor
+
+    rewrite(tmp_path, as_in_2018)
+    assert_equal(hub.load_pretrained(tmp_path, fresh_params).params, golden_params)
+
+
+def test_masked_lm_has_no_pooler_and_an_unread_head(fresh_params, tmp_path):
+    def as_masked_lm(name, tensor):
+        if name == "classifier.weight":
+            return "cls.predictions.transform.dense.weight", tensor
+        if name.startswith("bert.pooler") or name.startswith("classifier"):
+            return None
+        return name, tensor
+
+    rewrite(tmp_path, as_masked_lm)
+    _, fresh, unread = hub.load_pretrained(tmp_path, fresh_params)
+    assert fresh == ("classifier", "pooler")
+    assert unread == ("cls.predictions.transform.dense.weight",)
+
+
+def test_first_layers_of_a_deeper_checkpoint(golden_params, fresh_params):
+    shallow = {name: fresh_params[name] for name in fresh_params if name != "layer_1"}
+    params, fresh, unread = hub.load_pretrained(DIRECTORY, shallow)
+    assert_equal(params["layer_0"], golden_params["layer_0"])
+    assert not fresh
+    assert len(unread) == 16
+    assert all(name.startswith("encoder.layer.1.") for name in unread)
+
+
+def test_bfloat16_weights_become_float32(golden_params, fresh_params, tmp_path):
+    rewrite(tmp_path, lambda name, tensor: (name, tensor.astype(jnp.bfloat16)))
+    params = hub.load_pretrained(tmp_path, fresh_params).params
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0.004), params, golden_params
+    )
+
+
+def test_shards_are_read_through_their_index(golden_params, fresh_params, tmp_path):
+    tensors = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    names = sorted(tensors)
+    shards = {"first.safetensors": names[:20], "second.safetensors": names[20:]}
+    for filename, part in shards.items():
+        shard = {name: tensors[name] for name in part}
+        safetensors.numpy.save_file(shard, tmp_path / filename)
+    weight_map = {name: file for file, part in shards.items() for name in part}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    assert_equal(hub.load_pretrained(tmp_path, fresh_params).params, golden_params)
+    (tmp_path / "second.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has no second\.safetensors"):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+def test_transformers_gives_the_same_logits(bert, golden_params, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    # Other numbers than those that transformers once saved itself.
+    params = jax.tree.map(lambda leaf: leaf * 1.25, golden_params)
+    hub.save_pretrained(tmp_path, bert, params, labels=LABELS)
+    theirs, info = transformers.BertForSequenceClassification.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(info.values())
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+    tokens = np.arange(1, 23).reshape(2, 11)
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor(tokens)).logits
+    batch = {
+        "tokens": jnp.asarray(tokens, jnp.int32),
+        "token_mask": jnp.ones((2, 11), bool),
+    }
+    logits = bert.build(3).apply(params, batch, None).logits
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_other_number_of_classes_is_named(bert):
+    template = jax.eval_shape(bert.build(2).init, jax.random.key(0), {})
+    with pytest.raises(UserError) as caught:
+        hub.load_pretrained(DIRECTORY, template)
+    assert str(caught.value) == (
+        f"{DIRECTORY} has 3 classes, the task has 2: "
+        "classifier.bias is [3], expected [2]"
+    )
+
+
+def test_other_sizes_are_named(bert):
+    other = Bert(**vars(bert) | {"vocab_size": 70})
+    template = jax.eval_shape(other.build(3).init, jax.random.key(0), {})
+    with pytest.raises(
+        UserError,
+        match=r"embeddings\.word_embeddings\.weight is \[64, 32\], expected \[70, 32\]",
+    ):
+        hub.load_pretrained(DIRECTORY, template)
+
+
+def test_kernels_are_reported_as_the_checkpoint_has_them(bert, tmp_path):
+    def widen(name, tensor):
+        if name == "bert.encoder.layer.0.intermediate.dense.weight":
+            tensor = np.zeros((97, 32), np.float32)
+        return name, tensor
+
+    rewrite(tmp_path, widen)
+    template = jax.eval_shape(bert.build(3).init, jax.random.key(0), {})
+    with pytest.raises(UserError, match=r"weight is \[97, 32\], expected \[96, 32\]"):
+        hub.load_pretrained(tmp_path, template)
+
+
+def test_missing_encoder_tensor_is_named(fresh_params, tmp_path):
+    def without_a_query(name, tensor):
+        return None if "layer.1.attention.self.query.bias" in name else (name, tensor)
+
+    rewrite(tmp_path, without_a_query)
+    with pytest.raises(
+        UserError, match=r"lack encoder\.layer\.1\.attention\.self\.query\.bias"
+    ):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+def test_pickles_are_refused(fresh_params, tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
+    with pytest.raises(UserError, match=r"has no model\.safetensors.*save_pretrained"):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+def test_damaged_weights_are_refused(fresh_params, tmp_path):
+    whole = (DIRECTORY / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="is not a safetensors file"):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "roberta"}, "model_type is 'roberta'; only 'bert'"),
+        ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; only 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
+        ({"is_decoder": True}, "is_decoder is True; only False"),
+        ({"hidden_size": 33}, "width 33 is not divisible by num_heads 2"),
+        ({"hidden_size": None}, "has no hidden_size"),
+    ],
+)
+def test_other_architectures_are_refused(changes, message, tmp_path):
+    rewrite_config(tmp_path, **changes)
+    with pytest.raises(UserError, match=message):
+        hub.read_config(tmp_path)
+
+
+def test_config_without_labels_has_two(tmp_path):
+    rewrite_config(tmp_path, id2label=None, model_type=None)
+    assert hub.read_config(tmp_path).labels == ("LABEL_0", "LABEL_1")
+
+
+def test_config_must_exist_and_be_json(tmp_path):
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        hub.read_config(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        hub.read_config(tmp_path)
+
+
+def test_find_file_in_a_directory(tmp_path):
+    (tmp_path / "vocab.txt").touch()
+    assert hub.find_file(tmp_path, "vocab.txt") == tmp_path / "vocab.txt"
+    assert hub.find_file(tmp_path, "tokenizer.json") is None
+
+
+def test_find_file_on_the_hub(monkeypatch, golden_params, fresh_params, tmp_path):
+    requested = []
+
+    def download(name, filename):
+        requested.append((name, filename))
+        if not (DIRECTORY / filename).exists():
+            raise huggingface_hub.errors.EntryNotFoundError("404")
+        return shutil.copy(DIRECTORY / filename, tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    params = hub.load_pretrained("someone/tiny-bert", fresh_params).params
+    assert_equal(params, golden_params)
+    assert hub.read_config("someone/tiny-bert").num_classes == 3
+    assert hub.find_file("someone/tiny-bert", "vocab.txt") is None
+    assert {name for name, _ in requested} == {"someone/tiny-bert"}
+    assert not any(filename.endswith(".bin") for _, filename in requested)
+
+
+def test_hub_out_of_reach_is_one_line(monkeypatch):
+    def download(name, filename):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("long\nstory")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(UserError, match="hub cannot be reached") as caught:
+        hub.find_file("someone/tiny-bert", "config.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_neither_directory_nor_name():
+    with pytest.raises(UserError, match="no such directory, and no such model"):
+        hub.find_file("/no/such/directory", "config.json")
