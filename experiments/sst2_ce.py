@@ -32,6 +32,7 @@ def experiment(scale: Scale) -> Experiment:
     return dataclasses.replace(
         recipe,
         teacher=Teacher(recipe=recipe),
-        student=Bert.tiny(num_layers=1, width=64, num_heads=1, mlp_width=256,
-                          max_length=64),
+        student=Bert.tiny(
+            num_layers=1, width=64, num_heads=1, mlp_width=256, max_length=64
+        ),
     )

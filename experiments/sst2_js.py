@@ -1,6 +1,6 @@
 """SST-2: distillation by the Jensen-Shannon divergence (wen2023fdistill).
 
-    make exp NAME=sst2_js
+make exp NAME=sst2_js
 """
 
 import dataclasses

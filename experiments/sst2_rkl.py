@@ -1,6 +1,6 @@
 """SST-2: distillation by reverse KL, which seeks the modes of the teacher.
 
-    make exp NAME=sst2_rkl
+make exp NAME=sst2_rkl
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """SST-2: distillation by the total variation distance (wen2023fdistill).
 
-    make exp NAME=sst2_tvd
+make exp NAME=sst2_tvd
 """
 
 import dataclasses

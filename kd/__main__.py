@@ -80,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     from kd import run
     from kd.report.table import final_table
     from kd.train.loop import Interrupted
+    from kd.train.mesh import data_mesh
 
     accelerated = jax.default_backend() != "cpu"
     scale = options.scale
@@ -95,13 +96,8 @@ def _run(options: argparse.Namespace) -> int:
     experiment = _with_data(experiment, options.source, options.data_dir)
     tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")
     try:
-        summary = run.run(
-            experiment,
-            name=options.name,
-            scale=scale,
-            runs=options.runs,
-            say=tqdm.tqdm.write,
-        )
+        host = run.Host(options.runs, scale, data_mesh(), tqdm.tqdm.write)
+        summary = run.run(experiment, options.name, host)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status

@@ -65,7 +65,9 @@ class Experiment:
             "batch_size", "num_epochs", "num_microbatches", "save_every", "log_every"
         ):  # fmt: skip
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} must be at least 1, got {getattr(self, name)}"
+                )
         for name in ("num_steps", "evaluate_every", "seed"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

@@ -78,7 +78,9 @@ class Mix:
     terms: tuple[Term, ...]
 
     def __add__(self, other: "Loss | Mix") -> "Mix":
-        return Mix(self.terms + (other if isinstance(other, Mix) else 1.0 * other).terms)
+        return Mix(
+            self.terms + (other if isinstance(other, Mix) else 1.0 * other).terms
+        )
 
     def __post_init__(self) -> None:
         repeated = {name for name in self.names if self.names.count(name) > 1}
@@ -158,5 +160,3 @@ class CrossEntropy(Loss):
             labels = jnp.where(where, labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(student, labels)
         return losses if where is None else jnp.where(where, losses, 0)
-
-

@@ -1,12 +1,12 @@
 """A folder that holds one run, and never another.
 
-    config.json      the experiment, fully resolved, and what its data hash to
-    metrics.jsonl    one row per logged step and per evaluation
-    checkpoints/     the newest states
-    model/           the network: safetensors, config, tokenizer
-    predictions.npz  logits on dev
-    summary.json     the results; there only when the run is finished
-    report.html      the page to look at
+config.json      the experiment, fully resolved, and what its data hash to
+metrics.jsonl    one row per logged step and per evaluation
+checkpoints/     the newest states
+model/           the network: safetensors, config, tokenizer
+predictions.npz  logits on dev
+summary.json     the results; there only when the run is finished
+report.html      the page to look at
 """
 
 import contextlib

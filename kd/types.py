@@ -47,12 +47,15 @@ class Model(NamedTuple):
 class TrainState(flax.struct.PyTreeNode):
     """What training carries from step to step: arrays only, no functions.
 
-    The teacher is not part of it; it is an argument of the step.
+    The teacher is not part of it; it is an argument of the step. The fields have no
+    array types because libraries rebuild the state with other leaves: shapes,
+    shardings, placeholders.
     """
 
-    step: Int[Array, ""]
+    step: Any
+    """Steps done, a scalar integer."""
     params: Params
     """{"student": ..., "objective": ...}"""
     opt_state: Any
-    key: PRNGKeyArray
+    key: Any
     """Root of all randomness; step `i` uses `fold_in(key, i)`."""

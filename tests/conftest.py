@@ -1,11 +1,20 @@
 """What all tests share: four simulated CPU devices, a key, x64 and the real data."""
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-# Read by JAX when it starts, here and in the processes that tests start.
+ROOT = Path(__file__).parents[1]
+
+# JAX reads these when it starts, here and in the processes that tests start. Compiling
+# is most of what the tests do, so what is compiled is kept, for one machine each:
+# machine code does not travel.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"xla-{platform.node()}")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
@@ -30,7 +39,7 @@ def x64() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real datasets beside the checkout; skips where it is absent."""
-    path = Path(__file__).parents[2] / "shared" / "data"
+    path = ROOT.parent / "shared" / "data"
     if not path.is_dir():
         pytest.skip("no real data: there is no ../shared/data beside this checkout")
     return path

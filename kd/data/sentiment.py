@@ -234,11 +234,8 @@ def _choices() -> dict[tuple[str, int], tuple[list[list[str]], list[float]]]:
         weighted |= {name: _zipf(line.split("/")) for name, line in NEUTRAL.items()}
         weighted |= {name: _zipf(words) for name, words in _sentiment(label).items()}
         for name, weights in weighted.items():
-            templates = [template.split() for template in weights]
-            choices[name, label] = (
-                templates,
-                list(accumulate(map(float, weights.values()))),
-            )
+            bounds = list(accumulate(map(float, weights.values())))
+            choices[name, label] = ([template.split() for template in weights], bounds)
     return choices
 
 

@@ -112,7 +112,8 @@ def _bert(model: models.WordPiece, *, lowercase: bool) -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     # As with the published vocabularies, "[SEP]" in a text means the separator.
-    tokenizer.add_special_tokens(list(_SPECIAL_TOKENS))
+    known = [t for t in _SPECIAL_TOKENS if tokenizer.token_to_id(t) is not None]
+    tokenizer.add_special_tokens(known)
     return tokenizer
 
 
@@ -152,9 +153,7 @@ class Encoded:
 
     def padded(
         self, index: Int[np.ndarray, "b"], width: int
-    ) -> tuple[
-        Int[np.ndarray, "b n"], Int[np.ndarray, "b n"], Bool[np.ndarray, "b n"]
-    ]:
+    ) -> tuple[Int[np.ndarray, "b n"], Int[np.ndarray, "b n"], Bool[np.ndarray, "b n"]]:
         """Tokens, segments and token mask of some examples, padded to `width`."""
         position = np.arange(width)
         token_mask = position < self.lengths[index][:, None]

@@ -1,6 +1,7 @@
-"""Whether a classifier's confidence means what it says.
+"""Whether the probabilities of a classifier mean what they say.
 
-The confidence of a prediction is the probability of its likeliest class.
+The confidence of a prediction is the probability of its likeliest class. A model is
+calibrated if it is right on 80 % of the predictions made with confidence 0.8.
 """
 
 import dataclasses
@@ -9,19 +10,20 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax, softmax
 
-from kd.evaluate.accuracy import check
+from kd.evaluate.predictions import checked_labels, checked_logits
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
-    """Confidence against accuracy, by bins of equal width.
+    """Confidence against accuracy, in bins of equal width.
+
+    Bin `k` holds the predictions with edges[k] < confidence <= edges[k + 1].
 
     Attributes:
         edges: of the bins, from 0 to 1, [num_bins + 1].
-        confidence: mean confidence of the examples of each bin, [num_bins]; NaN where
-            there are none.
-        accuracy: share of them that is right, [num_bins]; NaN likewise.
-        count: their number, [num_bins].
+        confidence: mean confidence in each bin, [num_bins]; NaN in empty bins.
+        accuracy: share of right predictions, [num_bins]; NaN in empty bins.
+        count: number of predictions, [num_bins].
     """
 
     edges: Float[np.ndarray, "num_edges"]
@@ -31,38 +33,58 @@ class Reliability:
 
     @property
     def expected_calibration_error(self) -> float:
-        """Gap between confidence and accuracy, averaged over the examples."""
+        """Gap between confidence and accuracy, averaged over the predictions.
+
+            ECE = sum_k (n_k / n) |accuracy_k - confidence_k|
+
+        Between 0 and 1. It grows with the number of bins and shrinks with that of
+        predictions: compare it only at equal numbers of both.
+
+        Source: guo2017calibration, eq. 3.
+        """
         filled = self.count > 0
-        gaps = np.abs(self.confidence - self.accuracy)[filled]
+        gaps = np.abs(self.accuracy - self.confidence)[filled]
         return float(np.average(gaps, weights=self.count[filled]))
 
 
 def reliability(
-    logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"], *, num_bins: int = 15
+    logits: Float[np.ndarray, "n v"],
+    labels: Int[np.ndarray, "n"],
+    *,
+    num_bins: int = 15,
 ) -> Reliability:
-    """Bins predictions by confidence.
+    """Sorts predictions into bins by their confidence.
 
-        ECE = sum_k (n_k / n) |accuracy_k - confidence_k|
+    Args:
+        logits: [n, v], any float dtype; -inf means probability 0.
+        labels: [n], integers in [0, v).
+        num_bins: of equal width between 0 and 1; 15 as in the experiments of
+            guo2017calibration.
 
-    A confidence on an edge belongs to the bin below it.
+    Returns:
+        The bins, for a reliability diagram, and with them the expected calibration
+        error.
 
     Raises:
-        ValueError: shapes do not fit, there are no examples, or a logit is NaN.
+        ValueError: shapes do not fit, no examples, NaN, a label out of range, or
+            num_bins < 1.
 
-    Source: guo2017calibration, eq. 3, with their 15 bins.
+    Source: guo2017calibration, sec. 2.
     """
-    check(logits, labels)
-    probabilities = softmax(np.asarray(logits, np.float64), axis=-1)
-    confidence = probabilities.max(axis=-1)
-    right = probabilities.argmax(axis=-1) == labels
-    edges = np.linspace(0, 1, num_bins + 1)
-    member = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, None)
-    count = np.bincount(member, minlength=num_bins)
-    with np.errstate(invalid="ignore"):
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    logits = checked_logits(logits)
+    labels = checked_labels(labels, logits)
+    confidence = softmax(logits, axis=-1).max(axis=-1)
+    right = logits.argmax(axis=-1) == labels
+    edges = np.arange(num_bins + 1) / num_bins
+    bins = np.searchsorted(edges[1:-1], confidence, side="left")
+    count = np.bincount(bins, minlength=num_bins)
+    with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
         return Reliability(
             edges=edges,
-            confidence=np.bincount(member, confidence, num_bins) / count,
-            accuracy=np.bincount(member, right, num_bins) / count,
+            confidence=np.bincount(bins, confidence, num_bins) / count,
+            accuracy=np.bincount(bins, right, num_bins) / count,
             count=count,
         )
 
@@ -70,27 +92,50 @@ def reliability(
 def negative_log_likelihood(
     logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
 ) -> float:
-    """-mean_i log softmax(logits_i)[y_i], in nats.
+    """How unlikely the labels are to the model.
+
+        NLL = -mean_i log p_i[y_i],    p = softmax(logits)
+
+    Args:
+        logits: [n, v], any float dtype; -inf means probability 0.
+        labels: [n], integers in [0, v).
+
+    Returns:
+        Nats per example; inf where a label has probability 0.
 
     Raises:
-        ValueError: shapes do not fit, there are no examples, or a logit is NaN.
+        ValueError: shapes do not fit, no examples, NaN, or a label out of range.
     """
-    check(logits, labels)
-    log_probabilities = log_softmax(np.asarray(logits, np.float64), axis=-1)
-    return float(-log_probabilities[np.arange(len(labels)), labels].mean())
+    logits = checked_logits(logits)
+    labels = checked_labels(labels, logits)
+    log_probs = log_softmax(logits, axis=-1)
+    return float(-log_probs[np.arange(len(labels)), labels].mean())
 
 
 def brier_score(
     logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
 ) -> float:
-    """mean_i sum_v (softmax(logits_i)_v - [v = y_i])^2, between 0 and 2.
+    """Squared distance between predicted probabilities and the labels.
+
+        Brier = mean_i sum_v (p_iv - [v = y_i])^2,    p = softmax(logits)
+
+    The sum runs over all classes, as in the source. With two classes that is twice
+    the one-class form, which scikit-learn reports by default.
+
+    Args:
+        logits: [n, v], any float dtype; -inf means probability 0.
+        labels: [n], integers in [0, v).
+
+    Returns:
+        Between 0 (sure and right) and 2 (sure and wrong).
 
     Raises:
-        ValueError: shapes do not fit, there are no examples, or a logit is NaN.
+        ValueError: shapes do not fit, no examples, NaN, or a label out of range.
 
     Source: brier1950verification, eq. 2.
     """
-    check(logits, labels)
-    gaps = softmax(np.asarray(logits, np.float64), axis=-1)
+    logits = checked_logits(logits)
+    labels = checked_labels(labels, logits)
+    gaps = softmax(logits, axis=-1)
     gaps[np.arange(len(labels)), labels] -= 1
     return float(np.square(gaps).sum(axis=-1).mean())

@@ -14,7 +14,7 @@ from kd.types import Model, Params
 
 
 def predictor(
-    model: Model, *, widths: Sequence[int], batch_size: int, mesh: Mesh
+    model: Model, *, widths: Sequence[int], mesh: Mesh, batch_size: int = 256
 ) -> Callable[[Params, Encoded], Float[np.ndarray, "num_examples v"]]:
     """A function from parameters and a split to float32 logits, dropout off.
 

@@ -102,7 +102,12 @@ def offline(
             return jax.tree.map(lambda t, x: t + share * x, total, found), None
 
         shapes = jax.eval_shape(
-            whole, params, teacher_params, jax.tree.map(lambda x: x[0], parts), key, step
+            whole,
+            params,
+            teacher_params,
+            jax.tree.map(lambda x: x[0], parts),
+            key,
+            step,
         )
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         total, _ = jax.lax.scan(
@@ -124,7 +129,7 @@ def offline(
             state.params, teacher_params, batch, key, state.step
         )
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        metrics["grad_norm"] = optax.global_norm(gradient)
+        metrics["grad_norm"] = optax.tree.norm(gradient)
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

@@ -121,8 +121,11 @@ def train(
             if step > start and (last or step % pace.evaluate_every == 0):
                 block.flush()
                 found = evaluate(state.params["student"])
-                log.write({"step": step, "epoch": step / pace.steps_per_epoch}
-                          | {"split": "dev"} | found)
+                log.write(
+                    {"step": step, "epoch": step / pace.steps_per_epoch}
+                    | {"split": "dev"}
+                    | found
+                )
                 described = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
                 bar.clear()
                 say(f"step {step}/{pace.num_steps}: dev {described}")

@@ -120,9 +120,13 @@ def test_gradient_is_that_of_finite_differences(case, x64):
         step = np.zeros_like(student)
         step[i, v] = h
         difference = (
-            case.definition(student + step, teacher)
-            - case.definition(student - step, teacher)
-        ) @ weights / (2 * h)
+            (
+                case.definition(student + step, teacher)
+                - case.definition(student - step, teacher)
+            )
+            @ weights
+            / (2 * h)
+        )
         np.testing.assert_allclose(gradient[i, v], difference, rtol=2e-5, atol=1e-8)
 
 
@@ -141,7 +145,9 @@ def test_masked_rows_are_as_good_as_dropped(case, x64):
             where=jnp.asarray(where),
         )  # fmt: skip
         np.testing.assert_allclose(losses[where], kept, rtol=1e-12)
-        np.testing.assert_allclose(gradient[where], kept_gradient, rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(
+            gradient[where], kept_gradient, rtol=1e-9, atol=1e-14
+        )
         assert not losses[~where].any() and not gradient[~where].any()
 
 

@@ -51,7 +51,9 @@ def test_batchwise(case, x64):
         BATCHWISE[f"{case}/grad_student_logits"],
     )
     tolerance = 1e-12 if student.dtype == np.float64 else 1e-5
-    found_plan, found_cost = jax.jit(SinKD().plan)(jnp.asarray(student), jnp.asarray(teacher))
+    found_plan, found_cost = jax.jit(SinKD().plan)(
+        jnp.asarray(student), jnp.asarray(teacher)
+    )
     np.testing.assert_allclose(found_cost, cost, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(
         found_plan * len(student), plan, rtol=tolerance, atol=tolerance

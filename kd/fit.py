@@ -1,0 +1,149 @@
+"""Trains the student of an experiment in a run's folder."""
+
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from kd.data.pipeline import TrainingBatches
+from kd.data.prepared import Prepared
+from kd.evaluate import fidelity
+from kd.evaluate.predict import predictor
+from kd.evaluate.scores import scores
+from kd.experiment import Experiment
+from kd.models import hub
+from kd.models.bert import Bert
+from kd.procedures.offline import offline
+from kd.teacher import Lessons
+from kd.train.checkpoint import Checkpoints
+from kd.train.loop import Pace, train
+from kd.train.mesh import replicate
+from kd.train.metrics_log import MetricsLog
+from kd.types import Model, Params
+
+Say = Callable[[str], Any]
+
+
+class Fitted(NamedTuple):
+    """A trained student."""
+
+    bert: Bert
+    params: Params
+    dev_logits: Float[np.ndarray, "num_dev v"]
+    num_steps: int
+    examples_per_second: float
+    seconds: float
+
+
+def fit(
+    experiment: Experiment,
+    data: Prepared,
+    lessons: Lessons | None,
+    directory: pathlib.Path,
+    *,
+    mesh: Mesh,
+    say: Say,
+) -> Fitted:
+    """Trains to the end, from the newest checkpoint in the folder if there is one.
+
+    Args:
+        experiment: whose student to train; its teacher is in `lessons`.
+        data: what to train and evaluate on.
+        lessons: the teacher, or None.
+        directory: for `metrics.jsonl` and `checkpoints/`.
+        mesh: of the devices to train on.
+        say: shows a line to the person who waits.
+    """
+    # Rows divide evenly among devices and micro-batches; what is over is masked.
+    unit = mesh.size * experiment.num_microbatches
+    batches = TrainingBatches(
+        data.train,
+        widths=experiment.widths,
+        batch_size=experiment.batch_size,
+        rows=math.ceil(experiment.batch_size / unit) * unit,
+        seed=experiment.seed,
+        teacher_logits=lessons.train_logits if lessons else None,
+    )
+    num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
+    bert, model, student_params = _student(experiment, data, batches[0], say)
+    procedure = offline(
+        model,
+        lessons.teacher.model if lessons else None,
+        experiment.objective,
+        experiment.optimizer.build(num_steps),
+        num_microbatches=experiment.num_microbatches,
+    )
+    teacher_params = replicate(lessons.teacher.params, mesh) if lessons else None
+    # Not the key of the initial parameters: dropout has its own randomness.
+    key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
+    state = procedure.init(key, student_params, teacher_params, batches[0])
+    predict = predictor(model, widths=experiment.widths, mesh=mesh)
+
+    def evaluate(params: Params) -> dict[str, float]:
+        logits = predict(params, data.dev)
+        found = scores(logits, data.dev.labels)
+        row = {"accuracy": found["accuracy"], "loss": found["nll"]}
+        if lessons:
+            row["agreement"] = fidelity.agreement(logits, lessons.dev_logits)
+            row["kl"] = fidelity.kl(logits, lessons.dev_logits)
+        return row
+
+    checkpoints = Checkpoints(directory / "checkpoints")
+    log = MetricsLog(directory / "metrics.jsonl")
+    started = time.perf_counter()
+    try:
+        state, examples_per_second = train(
+            procedure,
+            replicate(state, mesh),
+            teacher_params,
+            batches,
+            pace=Pace(
+                num_steps=num_steps,
+                steps_per_epoch=batches.per_epoch,
+                evaluate_every=experiment.evaluate_every or batches.per_epoch,
+                save_every=experiment.save_every,
+                log_every=experiment.log_every,
+            ),
+            mesh=mesh,
+            learning_rate=experiment.optimizer.schedule(num_steps),
+            evaluate=evaluate,
+            checkpoints=checkpoints,
+            log=log,
+            say=say,
+        )
+    finally:
+        log.close()
+        checkpoints.close()
+    params = state.params["student"]
+    return Fitted(
+        bert=bert,
+        params=jax.device_get(params),
+        dev_logits=predict(params, data.dev),
+        num_steps=num_steps,
+        examples_per_second=examples_per_second,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _student(
+    experiment: Experiment, data: Prepared, batch: Any, say: Say
+) -> tuple[Bert, Model, Params]:
+    bert = experiment.student
+    if not bert.pretrained:
+        bert = dataclasses.replace(bert, vocab_size=data.tokenizer.get_vocab_size())
+    model = bert.build(
+        experiment.data.num_classes, compute_dtype=experiment.compute_dtype
+    )
+    params = model.init(jax.random.key(experiment.seed), batch)
+    if bert.pretrained:
+        params, fresh, _ = hub.load_pretrained(bert.pretrained, params)
+        new = f"; new: {', '.join(fresh)}" if fresh else ""
+        say(f"weights to start from: {bert.pretrained}{new}")
+    return bert, model, params

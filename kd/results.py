@@ -1,0 +1,71 @@
+"""What a finished run leaves behind, besides its log."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from kd.data.prepared import Prepared
+from kd.evaluate import fidelity
+from kd.evaluate.scores import scores
+from kd.evaluate.transport_plan import transport_plan
+from kd.experiment import Experiment
+from kd.fit import Fitted
+from kd.models import hub
+from kd.teacher import Lessons
+from kd.train import metrics_log
+
+
+def write(
+    directory: pathlib.Path,
+    experiment: Experiment,
+    data: Prepared,
+    lessons: Lessons | None,
+    fitted: Fitted,
+) -> dict[str, Any]:
+    """Writes the network, its predictions on dev and a transport plan.
+
+    Returns:
+        The scores of student and teacher, for the summary.
+    """
+    labels = data.dev.labels
+    hub.save_pretrained(
+        directory / "model", fitted.bert, fitted.params, labels=experiment.data.labels
+    )
+    predictions = {"labels": labels, "student_logits": fitted.dev_logits}
+    if lessons:
+        predictions["teacher_logits"] = lessons.dev_logits
+        plan = transport_plan(experiment.objective, **predictions)
+        np.savez(directory / "plan.npz", **plan)
+    np.savez(directory / "predictions.npz", **predictions)
+
+    log = metrics_log.read(directory / "metrics.jsonl")
+    best = max(
+        (row for row in log if row["split"] == "dev"), key=lambda row: row["accuracy"]
+    )
+    return {
+        "teacher": lessons and {
+            **scores(lessons.dev_logits, labels),
+            "num_params": _count(lessons.teacher.params),
+            "source": lessons.source,
+        },
+        "student": {
+            **scores(fitted.dev_logits, labels),
+            "num_params": _count(fitted.params),
+            # Selected on the split it is measured on: an optimistic number.
+            "best_accuracy": best["accuracy"],
+            "best_step": best["step"],
+        },
+        "fidelity": lessons and {
+            "agreement": fidelity.agreement(fitted.dev_logits, lessons.dev_logits),
+            "kl": fidelity.kl(fitted.dev_logits, lessons.dev_logits),
+            "total_variation": fidelity.total_variation(
+                fitted.dev_logits, lessons.dev_logits
+            ),
+        },
+    }  # fmt: skip
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

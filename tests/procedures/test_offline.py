@@ -1,0 +1,191 @@
+"""The step of offline distillation, on a network small enough to see through."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kd.divergences import JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.objective import CrossEntropy, Loss
+from kd.procedures.offline import offline
+from kd.types import Model, Outputs
+
+
+def linear(rate=0.0):
+    """Logits linear in the inputs, with dropout on the inputs."""
+
+    def init(key, batch):
+        return {"w": 0.5 * jax.random.normal(key, (batch["inputs"].shape[1], 3))}
+
+    def apply(params, batch, key):
+        inputs = batch["inputs"]
+        if key is not None and rate:
+            keep = jax.random.bernoulli(key, 1 - rate, inputs.shape)
+            inputs = jnp.where(keep, inputs / (1 - rate), 0)
+        return Outputs(logits=inputs @ params["w"], hidden=(inputs,))
+
+    return Model(init, apply)
+
+
+def make_batch(rows=12, masked=2):
+    random = np.random.default_rng(0)
+    return {
+        "inputs": jnp.float32(random.normal(size=(rows, 5))),
+        "labels": jnp.int32(random.integers(0, 3, rows)),
+        "mask": jnp.arange(rows) < rows - masked,
+    }
+
+
+def start(objective, model=None, optimizer=None, **options):
+    model = model or linear()
+    batch = make_batch()
+    teacher_params = linear().init(jax.random.key(9), batch)
+    procedure = offline(
+        model, linear(), objective, optimizer or optax.sgd(1.0), **options
+    )
+    student_params = model.init(jax.random.key(1), batch)
+    state = procedure.init(jax.random.key(2), student_params, teacher_params, batch)
+    return procedure, state, teacher_params, batch
+
+
+POINTWISE = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.3 * JS() + 0.2 * TotalVariation()
+MIXED = POINTWISE + 0.5 * ReverseKL() + 0.8 * SinKD()
+
+
+def test_one_step_of_sgd_is_that_of_the_formula():
+    procedure, state, teacher_params, batch = start(MIXED)
+    before = jax.device_get(state.params["student"]["w"])
+
+    def formula(w):
+        kept = batch["mask"]
+        s, t = batch["inputs"][kept] @ w, batch["inputs"][kept] @ teacher_params["w"]
+        labels = batch["labels"][kept]
+        return (
+            0.1 * CrossEntropy()(s, labels).mean()
+            + 0.9 * KL(2.0)(s, t).mean()
+            + 0.3 * JS()(s, t).mean()
+            + 0.2 * TotalVariation()(s, t).mean()
+            + 0.5 * ReverseKL()(s, t).mean()
+            + 0.8 * SinKD()(s, t).mean()
+        )
+
+    value, gradient = jax.value_and_grad(formula)(jnp.asarray(before))
+    after, metrics = procedure.step(state, teacher_params, batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        after.params["student"]["w"], before - gradient, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics["grad_norm"], jnp.linalg.norm(gradient), rtol=1e-5
+    )
+    names = {"ce", "kl", "js", "tvd", "rkl", "sinkd"}
+    assert set(metrics) == {"loss", "grad_norm"} | {f"loss/{name}" for name in names}
+    assert after.step == 1
+
+
+@pytest.mark.parametrize("num_microbatches", [2, 3, 4, 12])
+def test_microbatches_give_the_gradient_of_the_whole_batch(num_microbatches):
+    whole, state, teacher_params, batch = start(POINTWISE)
+    expected, expected_metrics = whole.step(state, teacher_params, batch)
+    # 12 parts of one row: the masked ones are empty.
+    parts, state, _, _ = start(POINTWISE, num_microbatches=num_microbatches)
+    found, metrics = parts.step(state, teacher_params, batch)
+    np.testing.assert_allclose(
+        found.params["student"]["w"], expected.params["student"]["w"],
+        rtol=1e-5, atol=1e-6,
+    )  # fmt: skip
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_microbatches_of_a_coupled_loss_see_only_their_part():
+    objective = 1.0 * SinKD()
+    whole, state, teacher_params, batch = start(objective)
+    _, expected = whole.step(state, teacher_params, batch)
+    parts, state, _, _ = start(objective, num_microbatches=2)
+    _, metrics = parts.step(state, teacher_params, batch)
+    assert abs(metrics["loss"] - expected["loss"]) > 1e-3
+
+
+def test_cached_logits_give_the_losses_of_the_live_teacher():
+    procedure, state, teacher_params, batch = start(MIXED)
+    live, live_metrics = procedure.step(state, teacher_params, batch)
+    logits = linear().apply(teacher_params, batch, None).logits
+    procedure, state, _, _ = start(MIXED)
+    cached, cached_metrics = procedure.step(
+        state, None, batch | {"teacher_logits": logits}
+    )
+    for name, value in live_metrics.items():
+        np.testing.assert_allclose(cached_metrics[name], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        cached.params["student"]["w"], live.params["student"]["w"], rtol=1e-5, atol=1e-7
+    )
+
+
+def test_dropout_differs_by_step_and_not_by_run():
+    def losses():
+        # A learning rate of 0, so that dropout is all that changes.
+        procedure, state, teacher_params, batch = start(
+            MIXED, model=linear(rate=0.5), optimizer=optax.sgd(0.0)
+        )
+        found = []
+        for _ in range(3):
+            state, metrics = procedure.step(state, teacher_params, batch)
+            found.append(float(metrics["loss"]))
+        return found
+
+    first = losses()
+    assert len(set(first)) == 3
+    assert losses() == first
+
+
+def test_teacher_is_not_asked_where_no_loss_needs_it():
+    procedure, state, _, batch = start(1.0 * CrossEntropy())
+    _, metrics = procedure.step(state, None, batch)
+    assert np.isfinite(metrics["loss"])
+
+
+def test_missing_teacher_is_refused():
+    procedure = offline(linear(), None, 1.0 * KL(), optax.sgd(1.0))
+    batch = make_batch()
+    params = linear().init(jax.random.key(0), batch)
+    with pytest.raises(ValueError, match="needs a teacher"):
+        procedure.init(jax.random.key(0), params, None, batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Projected(Loss):
+    """Squared distance of projected hidden states: a loss that learns itself."""
+
+    name = "projected"
+
+    def init(self, key, student, teacher):
+        return {"w": jax.random.normal(key, (student.hidden[0].shape[1], 3))}
+
+    def per_example(self, params, student, teacher, batch):
+        gaps = student.hidden[0] @ params["w"] - teacher.logits
+        return jnp.where(batch["mask"], jnp.square(gaps).sum(axis=1), 0)
+
+
+def test_parameters_of_the_objective_learn_too():
+    procedure, state, teacher_params, batch = start(
+        1.0 * CrossEntropy() + 1.0 * Projected(), optimizer=optax.sgd(0.05)
+    )
+    losses = []
+    for _ in range(30):
+        state, metrics = procedure.step(state, teacher_params, batch)
+        losses.append(float(metrics["loss/projected"]))
+    assert losses[-1] < 0.05 * losses[0]
+
+
+def test_weights_may_be_schedules_of_the_step():
+    objective = optax.linear_schedule(1.0, 0.0, 2) * CrossEntropy()
+    procedure, state, _, batch = start(objective, optimizer=optax.sgd(0.0))
+    found = []
+    for _ in range(3):
+        state, metrics = procedure.step(state, None, batch)
+        found.append(metrics["loss"] / metrics["loss/ce"])
+    np.testing.assert_allclose(found, [1.0, 0.5, 0.0], atol=1e-6)

@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd.train.checkpoint import Checkpoints
+from kd.train.mesh import data_mesh, replicate
+from kd.types import TrainState
+
+
+def state(step):
+    params = {"student": {"w": jnp.full((300, 40), float(step))}, "objective": ()}
+    made = TrainState(
+        step=jnp.int32(step), params=params, opt_state=(), key=jax.random.key(3)
+    )
+    return replicate(made, data_mesh())
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    opened = Checkpoints(tmp_path / "checkpoints", keep=2)
+    yield opened
+    opened.close()
+
+
+def damage(directory):
+    """Flips one bit in every larger file of a checkpoint."""
+    for path in directory.rglob("*"):
+        if path.is_file() and path.stat().st_size > 300:
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 1
+            path.write_bytes(content)
+
+
+def test_nothing_saved_nothing_restored(checkpoints):
+    assert checkpoints.restore(state(0)) == (None, [])
+
+
+def test_restores_the_newest_bit_for_bit(checkpoints):
+    for step in (5, 10, 15):
+        checkpoints.save(state(step))
+    assert checkpoints.steps == [10, 15]
+    restored, problems = checkpoints.restore(state(0))
+    assert not problems
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state(15).params)
+    assert restored.step == 15
+    np.testing.assert_array_equal(
+        jax.random.key_data(restored.key), jax.random.key_data(jax.random.key(3))
+    )
+    assert restored.params["student"]["w"].sharding == state(0).step.sharding
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(checkpoints):
+    for step in (10, 15):
+        checkpoints.save(state(step))
+    damage(checkpoints.directory / "15")
+    restored, problems = checkpoints.restore(state(0))
+    assert restored.step == 10
+    assert len(problems) == 1 and "step 15 is damaged" in problems[0]
+    assert "\n" not in problems[0]
+    # Its step is reached again and can be saved again.
+    checkpoints.save(state(15))
+    assert checkpoints.restore(state(0))[0].step == 15
+
+
+def test_all_damaged(checkpoints):
+    checkpoints.save(state(10))
+    damage(checkpoints.directory / "10")
+    restored, problems = checkpoints.restore(state(0))
+    assert restored is None and len(problems) == 1
+
+
+def test_wrong_content_is_found_by_its_checksum(checkpoints, monkeypatch):
+    checkpoints.save(state(10))
+    monkeypatch.setattr("kd.train.checkpoint._checksum", lambda state: -1)
+    restored, problems = checkpoints.restore(state(0))
+    assert restored is None and "its checksum is wrong" in problems[0]
