@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 JAX_EXTRA ?= cuda13
+ARGS :=
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -44,11 +45,13 @@ endef
 install: $(INSTALLED)  ## set up .venv from requirements.lock; every other target does it too
 
 # The stamp gets its name last, so an interrupted set-up is begun anew by the next make.
+# Only `promise` (of TFDS) has no wheels; nothing else may start a compiler.
 $(INSTALLED): requirements.lock
 	$(make_venv)
 	@echo 'Setting up $(VENV): 1.1 GB in about a minute, once.' >&2
 	@touch $(UNFINISHED)
-	@$(PIP) install --require-hashes --no-deps --use-pep517 --no-compile -r requirements.lock || { \
+	@$(PIP) install --requirement requirements.lock --require-hashes --no-deps --no-compile \
+		--use-pep517 --only-binary :all: --no-binary promise || { \
 		echo 'error: the set-up stopped for the reason above; run the same command again' >&2; exit 1; }
 	@mv $(UNFINISHED) $@
 

@@ -101,7 +101,8 @@ def _run(options: argparse.Namespace) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status
-    print(final_table(summary))
+    directory = options.runs / options.name / str(experiment.seed)
+    print(final_table(summary, directory=directory))
     return 0
 
 

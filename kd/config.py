@@ -117,16 +117,16 @@ def _with_child(record: Any, name: str, value: Any) -> Any:
 
 
 def _parse(text: str, current: Any, expected: Any) -> Any:
-    if hasattr(current, "from_text"):
-        return current.from_text(text)
-    if _children(current):
-        raise ValueError(f"it is a group; set one of {', '.join(_children(current))}")
     origin = typing.get_origin(expected)
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none" and type(None) in typing.get_args(expected):
             return None
         expected = next(t for t in typing.get_args(expected) if t is not type(None))
         origin = typing.get_origin(expected)
+    if hasattr(current, "from_text"):
+        return current.from_text(text)
+    if _children(current):
+        raise ValueError(f"it is a group; set one of {', '.join(_children(current))}")
     if origin is typing.Literal:
         choices = typing.get_args(expected)
         if text not in choices:

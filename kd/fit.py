@@ -24,7 +24,7 @@ from kd.procedures.offline import offline
 from kd.teacher import Lessons
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import Pace, train
-from kd.train.mesh import replicate
+from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.types import Model, Params
 
@@ -72,7 +72,8 @@ def fit(
         teacher_logits=lessons.train_logits if lessons else None,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
-    bert, model, student_params = _student(experiment, data, batches[0], say)
+    example = shard_batch(batches[0], mesh)
+    bert, model, student_params = _student(experiment, data, example, say)
     procedure = offline(
         model,
         lessons.teacher.model if lessons else None,
@@ -83,7 +84,7 @@ def fit(
     teacher_params = replicate(lessons.teacher.params, mesh) if lessons else None
     # Not the key of the initial parameters: dropout has its own randomness.
     key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    state = procedure.init(key, student_params, teacher_params, batches[0])
+    state = procedure.init(key, student_params, teacher_params, example)
     predict = predictor(model, widths=experiment.widths, mesh=mesh)
 
     def evaluate(params: Params) -> dict[str, float]:
@@ -141,7 +142,7 @@ def _student(
     model = bert.build(
         experiment.data.num_classes, compute_dtype=experiment.compute_dtype
     )
-    params = model.init(jax.random.key(experiment.seed), batch)
+    params = jax.jit(model.init)(jax.random.key(experiment.seed), batch)
     if bert.pretrained:
         params, fresh, _ = hub.load_pretrained(bert.pretrained, params)
         new = f"; new: {', '.join(fresh)}" if fresh else ""

@@ -27,8 +27,15 @@ class Loss(abc.ABC):
     name: str
     """Of the loss in metrics and overrides; a class attribute."""
 
-    def init(self, key: PRNGKeyArray, student: Outputs, teacher: Outputs) -> Params:
-        """Makes the loss's own learnable parameters; () where it has none."""
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        """Makes the loss's own learnable parameters; () where it has none.
+
+        Args:
+            key: of their randomness.
+            student, teacher: what the networks give, as shapes and dtypes only.
+        """
         del key, student, teacher
         return ()
 
@@ -95,7 +102,9 @@ class Mix:
     def needs_teacher(self) -> bool:
         return any(term.loss.needs_teacher for term in self.terms)
 
-    def init(self, key: PRNGKeyArray, student: Outputs, teacher: Outputs) -> Params:
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
         """Learnable parameters of every term, by its name."""
         keys = jax.random.split(key, len(self.terms))
         return {

@@ -1,9 +1,11 @@
 """What all tests share: four simulated CPU devices, a key, x64 and the real data."""
 
+import dataclasses
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 
@@ -15,10 +17,22 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"xla-{platform.node()}")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# What is compiled is tiny: compiling it three times faster outweighs running it slower.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
 from jaxtyping import PRNGKeyArray
+
+from kd.data.glue import SST2
+from kd.data.text import WordPiece
+from kd.divergences import KL, SinKD
+from kd.experiment import Experiment, Teacher
+from kd.models.bert import Bert
+from kd.objective import CrossEntropy
+from kd.run import Host
+from kd.train.mesh import data_mesh
+from kd.train.optimizer import AdamW
 
 jax.config.update("jax_num_cpu_devices", 4)
 
@@ -43,3 +57,48 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real data: there is no ../shared/data beside this checkout")
     return path
+
+
+@pytest.fixture
+def tiny() -> Experiment:
+    """See `tiny_experiment`."""
+    return tiny_experiment()
+
+
+def tiny_experiment() -> Experiment:
+    """SinKD on the bundled corpus with networks that train in a second."""
+    small = {
+        "num_layers": 1, "width": 16, "num_heads": 2, "mlp_width": 32, "max_length": 32
+    }  # fmt: skip
+    recipe = Experiment(
+        data=dataclasses.replace(SST2, source="bundled"),
+        tokenizer=WordPiece(size=300),
+        student=Bert(**small),
+        objective=1.0 * CrossEntropy(),
+        optimizer=AdamW(learning_rate=3e-3, warmup=0.1),
+        batch_size=16,
+        num_steps=24,
+        widths=(16, 32),
+        save_every=8,
+        log_every=1,
+    )
+    return dataclasses.replace(
+        recipe,
+        teacher=Teacher(recipe=recipe),
+        student=Bert(**small | {"width": 8}),
+        objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD(),
+    )
+
+
+class TinyHost(NamedTuple):
+    """A place to run experiments in, and what was said there."""
+
+    host: Host
+    said: list[str]
+
+
+@pytest.fixture
+def tiny_host(tmp_path: Path) -> TinyHost:
+    """Runs go to the test's own folder."""
+    said: list[str] = []
+    return TinyHost(Host(tmp_path / "runs", "mini", data_mesh(), said.append), said)

@@ -1,6 +1,7 @@
 """The transport plan of one batch of dev examples, to look at."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -28,7 +29,7 @@ def transport_plan(
     own = [term.loss for term in objective.terms if isinstance(term.loss, SinKD)]
     sinkd = own[0] if own else SinKD()
     student, teacher = student_logits[:num_examples], teacher_logits[:num_examples]
-    plan, cost = sinkd.plan(student, teacher)
+    plan, cost = sinkd.plan(jnp.asarray(student), jnp.asarray(teacher))
     return {
         "plan": np.asarray(plan),
         "cost": np.asarray(cost),

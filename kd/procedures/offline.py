@@ -65,8 +65,8 @@ def offline(
 
     def init(key, student_params, teacher_params, batch):
         key, objective_key = jax.random.split(key)
-        student_out = student.apply(student_params, batch, None)
-        teacher_out = consult(teacher_params, batch)
+        student_out = jax.eval_shape(student.apply, student_params, batch, None)
+        teacher_out = jax.eval_shape(consult, teacher_params, batch)
         params = {
             "student": student_params,
             "objective": objective.init(objective_key, student_out, teacher_out),

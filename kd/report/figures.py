@@ -6,33 +6,41 @@ import numpy as np
 from jaxtyping import Float
 
 from kd.evaluate.calibration import reliability
-from kd.report import plots
+from kd.report import heat_maps, plots
+from kd.report.files import Run
 from kd.report.markup import Markup, element, figure
 from kd.report.quantities import decimal, percent
-from kd.report.run import Run
+from kd.report.svg import WIDE
+
+TERMS = (
+    "Each before its weight, so that one that has stopped falling shows even where it "
+    "weighs little. Mean per example, in nats where a loss has no unit of its own; "
+    "logarithmic where the fall is long."
+)
 
 
 def sections(run: Run) -> Iterator[Markup]:
     """Headings and figures, each only where the run left the data for it."""
-    for heading, class_, pictures in (
-        ("How it learned", "figures", [*_training(run)]),
-        ("Terms of the loss", "figures small", [*_terms(run)]),
-        ("How far to trust its confidence", "figures", [*_reliability(run)]),
-        ("What the transport plan moves", "figures", [*_transport(run)]),
-        ("How the optimizer went", "figures small", [*_optimizer(run)]),
+    for heading, introduction, class_, pictures in (
+        ("How it learned", None, "figures", _training(run)),
+        ("Terms of the loss", TERMS, "figures small", _terms(run)),
+        ("How far to trust its confidence", None, "figures aside", _reliability(run)),
+        ("What the transport plan moves", None, "figures", _transport(run)),
+        ("How the optimizer went", None, "figures small", _optimizer(run)),
     ):
-        if pictures:
+        shown = list(pictures)
+        if shown:
             yield element("h2", heading)
-            yield element("div", *pictures, class_=class_)
+            if introduction:
+                yield element("p", introduction, class_="caption")
+            yield element("div", *shown, class_=class_)
 
 
 def _training(run: Run) -> Iterator[Markup]:
     steps, losses = run.series("train", "loss")
     if len(steps):
         yield figure(
-            plots.curve(
-                steps, losses, label="training loss", name="loss", width=plots.WIDE
-            ),
+            plots.curve(steps, losses, label="training loss", name="loss", width=WIDE),
             "The weighted sum that is minimised: faint as logged, strong its moving "
             "average.",
         )
@@ -58,8 +66,9 @@ def _terms(run: Run) -> Iterator[Markup]:
     for i, name in enumerate(run.terms()):
         steps, values = run.series("train", name)
         yield figure(
-            plots.curve(steps, values, label=name, name=f"term{i}"),
-            f"{name.removeprefix('loss/')}, before its weight.",
+            plots.curve(
+                steps, values, label=name.removeprefix("loss/"), name=f"term{i}"
+            ),
         )
 
 
@@ -69,7 +78,7 @@ def _optimizer(run: Run) -> Iterator[Markup]:
         ("learning_rate", "learning rate", False, "The schedule as it was applied."),
         (
             "examples_per_second",
-            "examples per second",
+            "examples / s",
             True,
             "Dips are compilation, evaluation or a busy machine.",
         ),
@@ -91,10 +100,11 @@ def _reliability(run: Run) -> Iterator[Markup]:
     if models:
         yield figure(
             plots.reliability_diagram(models),
-            "Of the dev examples predicted with 80 % confidence, 80 % should be right: "
-            "below the dotted diagonal a model is too sure of itself, above it not sure "
-            "enough. Whiskers are 95 % intervals; ECE is the mean distance from the "
-            "diagonal. The lower part shows how many examples have which confidence.",
+            "Of the dev examples predicted with 80 % confidence, 80 % should be "
+            "right: below the dotted diagonal a model is too sure of itself, above it "
+            "not sure enough. Whiskers are 95 % intervals; ECE is the mean distance "
+            "from the diagonal. The lower part shows how many examples have which "
+            "confidence.",
         )
 
 
@@ -106,18 +116,18 @@ def _transport(run: Run) -> Iterator[Markup]:
         for name in ("plan", "student_probs", "teacher_probs")
     )
     yield figure(
-        plots.transport_plan(plan, student=student, teacher=teacher),
-        "Where the plan sends the mass of one dev batch, each side sorted by its own "
-        "prediction. A thin bright diagonal matches outputs rank by rank; a broad band "
-        "is what the entropic regularisation blurs; mass in an off-diagonal block (see "
-        "the dotted lines) goes from a student that predicts one class to a teacher "
-        "that predicts another. ",
+        heat_maps.transport_plan(plan, student=student, teacher=teacher),
+        f"Where the plan sends the mass of {len(plan)} dev examples, each side sorted "
+        "by its own prediction. A thin bright diagonal matches outputs rank by rank; a "
+        "broad band is what the entropic regularisation blurs; mass in an off-diagonal "
+        "block (see the dotted lines) goes from a student that predicts one class to a "
+        "teacher that predicts another. ",
         element("strong", _plan_facts(plan, student, teacher)),
     )
     if "cost" in run.plan:
         cost = run.plan["cost"].astype(np.float64)
         yield figure(
-            plots.transport_cost(cost, student=student, teacher=teacher),
+            heat_maps.transport_cost(cost, student=student, teacher=teacher),
             "The cost of sending one unit of mass, in the same order: a good plan is "
             "bright where this is dark. This plan pays "
             f"{decimal(float((plan * cost).sum()))} in all.",
@@ -133,7 +143,7 @@ def _plan_facts(
     crosses = student.argmax(axis=1)[:, None] != teacher.argmax(axis=1)
     return (
         f"Total mass {decimal(float(total), digits=3)}; row-marginal error "
-        f"{decimal(plots.row_marginal_error(plan))} of it. "
+        f"{decimal(heat_maps.row_marginal_error(plan))} of it (L1). "
         f"{percent(float(np.trace(plan) / total), digits=1)} stays on the same example "
         f"({percent(1 / len(plan), digits=1)} if spread evenly), "
         f"{percent(float(plan[crosses].sum() / total), digits=1)} crosses classes."

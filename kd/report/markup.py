@@ -28,6 +28,7 @@ def element(tag: str, *children: str | None, **attributes: str) -> Markup:
 
 
 def escape(text: str) -> Markup:
+    """Plain text as HTML; what is HTML already stays as it is."""
     return text if isinstance(text, Markup) else Markup(html.escape(text))
 
 
@@ -40,7 +41,9 @@ def table(
         columns = (element("th", cell, scope="col") for cell in header)
         head = element("thead", element("tr", *columns))
     body = (
-        element("tr", element("th", name, scope="row"), *(element("td", c) for c in cells))
+        element(
+            "tr", element("th", name, scope="row"), *(element("td", c) for c in cells)
+        )
         for name, *cells in rows
     )
     return element(
@@ -51,8 +54,9 @@ def table(
 
 
 def figure(picture: str, *caption: str) -> Markup:
-    """A picture made by `kd.report.plots` and the sentences that explain it."""
-    return element("figure", Markup(picture), element("figcaption", *caption))
+    """An SVG picture and the sentences that explain it, if it needs any."""
+    explanation = element("figcaption", *caption) if caption else None
+    return element("figure", Markup(picture), explanation)
 
 
 def document(title: str, *body: Markup | None) -> str:
@@ -101,7 +105,7 @@ main { max-width: 1100px; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 0.8rem; }
 p { margin: 0.5rem 0; }
-.facts, figcaption, .meaning, .tiles dt, .tiles .unit { color: var(--muted); }
+.facts, .caption, figcaption, .tiles dt, .tiles .unit { color: var(--muted); }
 .verdict { font-size: 1.15rem; margin: 1rem 0 1.2rem; max-width: 46rem; }
 .origin {
   border-left: 4px solid var(--third); background: var(--card);
@@ -120,8 +124,11 @@ thead th { color: var(--muted); font-weight: 500; font-size: 0.9rem; }
 .scores td:nth-child(2) { font-weight: 600; }
 .scores .student { color: var(--student); }
 .scores .teacher { color: var(--teacher); }
-.scores td.meaning, .scores td:last-child { white-space: normal; min-width: 15rem;
+.scores tbody th { white-space: nowrap; }
+.scores thead th:last-child { padding-left: 1.6rem; }
+.scores td:last-child { white-space: normal; min-width: 15rem;
   padding-left: 1.6rem; color: var(--muted); font-size: 0.9rem; }
+.facts-table th, .facts-table td { padding: 0.2rem 0.9rem 0.2rem 0; }
 .facts-table th { font-weight: 500; width: 14rem; }
 .facts-table td { overflow-wrap: anywhere; }
 .tiles { display: grid; gap: 0.8rem; margin: 1.2rem 0 0;
@@ -133,13 +140,23 @@ thead th { color: var(--muted); font-weight: 500; font-size: 0.9rem; }
 .tiles .unit { font-size: 0.8rem; font-weight: 400; display: block; }
 .figures { display: grid; gap: 1.8rem 1.6rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
-.figures.small { grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.figures.small {
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0; min-width: 0; }
+.figures.aside, .figures.aside figure { grid-template-columns: none; }
+.figures.aside figure { display: grid; gap: 0 1.6rem; align-items: center;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
 figure svg { display: block; }
+.caption { font-size: 0.9rem; }
 figcaption { font-size: 0.9rem; margin-top: 0.3rem; max-width: 34rem; }
 details { border: 1px solid var(--line); border-radius: 8px; margin: 0.8rem 0;
   padding: 0.6rem 1rem; }
 summary { cursor: pointer; font-weight: 500; }
 pre { overflow-x: auto; font: 0.85rem/1.45 ui-monospace, monospace; }
+@media (max-width: 40rem) {
+  .scores { font-size: 0.8rem; }
+  .scores th, .scores td { padding-right: 0.5rem; }
+  .scores thead th:last-child, .scores td:last-child { display: none; }
+}
 @media print { details { display: none; } }
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kd.report import figures
+from kd.report.files import Run, read_run
 from kd.report.markup import Markup, document, element, table
-from kd.report.quantities import count, decimal, described, duration, percent
-from kd.report.run import Run, read_run
+from kd.report.quantities import count, decimal, described, duration, percent, rounded
 
 Summary = Mapping[str, Any]
 
@@ -83,7 +83,7 @@ def _verdict(summary: Summary) -> str:
 
 def _origin(summary: Summary) -> Markup:
     """Where the data came from, as a warning where numbers are not comparable."""
-    data = summary.get("data") or {}
+    data, teacher = summary.get("data") or {}, summary.get("teacher") or {}
     doubts = []
     if data.get("source") == "bundled":
         doubts.append("a small corpus that comes with the code, not the benchmark")
@@ -91,13 +91,13 @@ def _origin(summary: Summary) -> Markup:
         doubts.append("scale mini: small models trained from scratch in minutes")
     return element(
         "div",
-        element("strong", f"Data: {described(data.get('source'))}. "),
-        f"{described(data.get('origin'))}; {count(data.get('num_train'))} training and "
-        f"{count(data.get('num_dev'))} dev examples; fingerprint ",
-        element("code", described(data.get("fingerprint"))),
-        element(
-            "p", f"Not comparable with published numbers ({'; '.join(doubts)})."
-        )
+        element("strong", f"Data: {described(data.get('origin'))}"),
+        ", SHA-256 ",
+        element("code", described(data.get("fingerprint"))[:16]),
+        element("p", f"Teacher: {teacher['source']}.")
+        if teacher.get("source")
+        else None,
+        element("p", f"Not comparable with published numbers ({'; '.join(doubts)}).")
         if doubts
         else None,
         class_="origin warning" if doubts else "origin",
@@ -152,11 +152,16 @@ def _scores(summary: Summary) -> Markup:
         "num_params",
         count,
         lambda ours, theirs: f"× {decimal(_ratio(ours, theirs), digits=3)}",
-        "numbers that the network holds",
+        "learned weights; the student's as a multiple of the teacher's",
     )
-    add("weights from", "source", described, lambda *_: "", "")
     return table(
-        ("", "student", "teacher", "student − teacher", "what it says"),
+        (
+            "",
+            element("span", "student", class_="student"),
+            element("span", "teacher", class_="teacher"),
+            "difference",
+            "what it says",
+        ),
         rows,
         class_="scores",
     )
@@ -179,22 +184,22 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
         yield tile(
             "KL divergence",
             decimal(fidelity.get("kl")),
-            "nats per example, from the teacher",
+            "teacher ‖ student, nats per example",
         )
         yield tile(
             "total variation",
             decimal(fidelity.get("total_variation")),
-            "probability that differs",
+            "probability placed differently",
         )
     if student.get("best_step") is not None:
         yield tile(
             "best dev accuracy",
             percent(student.get("best_accuracy")),
-            f"at step {count(student['best_step'])}",
+            f"at step {count(student['best_step'])}; chosen on dev, so optimistic",
         )
     yield tile(
         "speed",
-        count(_rounded(speed.get("examples_per_second"))),
+        count(rounded(speed.get("examples_per_second"))),
         "training examples per second",
     )
     yield tile(
@@ -226,7 +231,3 @@ def _standard_error(share: float, num_examples: int) -> float:
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
     return ours / theirs if ours is not None and theirs else None
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")

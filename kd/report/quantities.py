@@ -4,18 +4,21 @@ Every function takes what a summary may hold, None included.
 """
 
 import math
+from typing import TypeGuard
 
 MISSING = "–"
 
 
 def percent(share: float | None, *, digits: int = 2) -> str:
     """0.8314 as "83.14 %"."""
-    return MISSING if _missing(share) else f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f} %" if _known(share) else MISSING
 
 
 def decimal(value: float | None, *, digits: int = 4) -> str:
     """0.03125 as "0.0312"; what would lose its digits, in powers of ten."""
-    if _missing(value):
+    if value == math.inf:
+        return "∞"
+    if not _known(value):
         return MISSING
     if value and not 0.5 * 10**-digits <= abs(value) < 1e6:
         return f"{value:.2e}"
@@ -24,17 +27,17 @@ def decimal(value: float | None, *, digits: int = 4) -> str:
 
 def count(value: float | None) -> str:
     """4386000 as "4.39 M"; below a million every digit."""
-    if _missing(value):
+    if not _known(value):
         return MISSING
     for unit, name in ((1e9, "B"), (1e6, "M")):
         if abs(value) >= unit:
-            return f"{value / unit:.3g} {name}"
+            return f"{value / unit:.2f} {name}"
     return f"{value:,.0f}"
 
 
 def duration(seconds: float | None) -> str:
     """4980 as "1 h 23 min"."""
-    if _missing(seconds):
+    if not _known(seconds):
         return MISSING
     if seconds < 60:
         return f"{seconds:.1f} s"
@@ -56,5 +59,10 @@ def described(value: object) -> str:
     return str(value)
 
 
-def _missing(value: float | None) -> bool:
-    return value is None or not math.isfinite(value)
+def rounded(value: float | None) -> float | None:
+    """A measurement to the three digits that mean something: 514.2 as 514.0."""
+    return float(f"{value:.3g}") if _known(value) else value
+
+
+def _known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)

@@ -27,6 +27,9 @@ COLORS = {
     "grid": "#d8dee4",
 }
 
+WIDE, NARROW = 4.9, 3.2
+"""Widths of figures in inches: two or three to a row of the page."""
+
 PIXELS_PER_INCH = 105
 """Size on the page; makes the 9 pt of the figures 13 px, like a caption."""
 
@@ -76,7 +79,7 @@ def panel(*, width: float, height: float) -> tuple["Figure", "Axes"]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height))
-    left, right, bottom, top = 0.62, 0.12, 0.48, 0.16  # inches for the labels
+    left, right, bottom, top = 0.68, 0.12, 0.48, 0.16  # inches for the labels
     axes = figure.add_axes(
         (
             left / width,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd.report.quantities import count, decimal, described, duration, percent
+from kd.report.quantities import count, decimal, described, duration, percent, rounded
 
 WIDTH = 80
 INDENT = 12
@@ -52,18 +52,17 @@ def final_table(
             f"dev accuracy {percent(student.get('best_accuracy'))} "
             f"at step {student['best_step']:,}",
         )
-    lines += _line(
-        "data",
-        f"{described(data.get('source'))}: {described(data.get('origin'))}; "
-        f"{count(data.get('num_train'))} train, {count(data.get('num_dev'))} dev",
-    )
+    lines += _line("data", described(data.get("origin")))
     lines += _line(
         "training",
         f"{count(speed.get('steps'))} steps, "
-        f"{count(speed.get('examples_per_second'))} examples/s, "
-        f"{duration(speed.get('seconds_train'))} "
-        f"(teacher {duration(speed.get('seconds_teacher'))}, "
-        f"in all {duration(speed.get('seconds_total'))})",
+        f"{count(rounded(speed.get('examples_per_second')))} examples/s",
+    )
+    lines += _line(
+        "time",
+        f"student {duration(speed.get('seconds_train'))}, "
+        f"teacher {duration(speed.get('seconds_teacher'))}, "
+        f"in all {duration(speed.get('seconds_total'))}",
     )
     if summary.get("paper"):
         lines += _line("paper", described(summary["paper"]))

@@ -6,7 +6,6 @@ in blocks, so that the device never waits for the host.
 """
 
 import dataclasses
-import math
 import signal
 import statistics
 import time
@@ -162,7 +161,8 @@ class _Block:
 
     @property
     def examples_per_second(self) -> float:
-        return statistics.median(self._rates) if self._rates else math.nan
+        # The last block is mostly a short one, and in a short run the only one.
+        return statistics.median(self._rates or [self._rate_now])
 
     def begin(self):
         if not self._steps:

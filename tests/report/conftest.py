@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd.report.page import write_page
+
 NUM_DEV = 872
 STEPS = 1000
 
 
 @pytest.fixture
 def summary() -> dict:
+    return _summary()
+
+
+def _summary() -> dict:
     return {
         "name": "sst2_sinkd",
         "seed": 0,
@@ -19,8 +25,8 @@ def summary() -> dict:
         "paper": {"key": "cui2024sinkd", "table": "1", "expected": 0.913},
         "data": {
             "source": "local",
-            "origin": "SST-2 in GLUE's official layout, glue/SST-2/{train,dev}.tsv.gz",
-            "fingerprint": "9f1c2ab37d5e",
+            "origin": "local SST-2 (67,349 train, 872 dev)",
+            "fingerprint": "9f1c2ab37d5e" * 5 + "ab01",
             "num_train": 67349,
             "num_dev": NUM_DEV,
         },
@@ -30,7 +36,7 @@ def summary() -> dict:
             "ece": 0.0412,
             "brier": 0.2433,
             "num_params": 4386178,
-            "source": "trained in this run",
+            "source": "its recipe, key 5d0b9c1e",
         },
         "student": {
             "accuracy": 0.8108,
@@ -38,7 +44,6 @@ def summary() -> dict:
             "ece": 0.0337,
             "brier": 0.2678,
             "num_params": 1097474,
-            "source": "trained from scratch",
             "best_accuracy": 0.8142,
             "best_step": 800,
         },
@@ -51,15 +56,26 @@ def summary() -> dict:
             "seconds_teacher": 40.1,
         },
         "versions": {"kd": "0.1.0", "jax": "0.10.2", "python": "3.11.7"},
-        "device": {"platform": "cpu", "kind": "cpu", "count": 2},
+        "device": {"platform": "cpu", "kind": "cpu", "num_cores": 2},
         "finished": "2026-11-21T10:02:44+00:00",
     }
 
 
 @pytest.fixture
 def run_directory(tmp_path: Path, summary: dict) -> Path:
-    directory = tmp_path / "sst2_sinkd"
-    directory.mkdir()
+    _write_run(tmp_path, summary)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of that run; drawn once, as that takes a second."""
+    directory = tmp_path_factory.mktemp("sst2_sinkd")
+    _write_run(directory, _summary())
+    return write_page(directory).read_text(encoding="utf-8")
+
+
+def _write_run(directory: Path, summary: dict) -> None:
     random = np.random.default_rng(0)
     config = {
         "experiment": {
@@ -94,7 +110,6 @@ def run_directory(tmp_path: Path, summary: dict) -> Path:
         teacher_probs=q,
         labels=labels[:64],
     )
-    return directory
 
 
 def _metrics(random: np.random.Generator):

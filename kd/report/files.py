@@ -1,0 +1,86 @@
+"""What a finished run left in its directory, read back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from kd import run_directory
+from kd.errors import UserError
+from kd.train import metrics_log
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """The files of one run that its page shows.
+
+    Attributes:
+        directory: where they lie.
+        config: the resolved experiment, from config.json.
+        summary: the final numbers, from summary.json.
+        rows: training and evaluation rows as logged, from metrics.jsonl.
+        predictions: labels [n] and logits [n, v] on dev, from predictions.npz; empty
+            without it.
+        plan: the transport plan of some dev examples, from plan.npz; empty without it.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    summary: Mapping[str, Any]
+    rows: list[dict[str, Any]]
+    predictions: Mapping[str, np.ndarray]
+    plan: Mapping[str, np.ndarray]
+
+    def series(
+        self, split: str, name: str
+    ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+        """Steps and values of one metric, from the rows that have it."""
+        rows = [
+            row
+            for row in self.rows
+            if row.get("split") == split and row.get(name) is not None
+        ]
+        steps = np.array([row["step"] for row in rows], dtype=np.int64)
+        return steps, np.array([row[name] for row in rows], dtype=np.float64)
+
+    def terms(self) -> list[str]:
+        """Names `loss/...` of the terms of the loss, in the order of the mix."""
+        training = (row for row in self.rows if row.get("split") == "train")
+        names = dict.fromkeys(name for row in training for name in row)
+        return [name for name in names if name.startswith("loss/")]
+
+
+def read_run(directory: str | Path) -> Run:
+    """Reads a run directory.
+
+    Args:
+        directory: holds config.json, summary.json and metrics.jsonl; predictions.npz
+            and plan.npz are optional.
+
+    Raises:
+        UserError: a required file is missing or damaged.
+    """
+    directory = Path(directory)
+    for name in ("config.json", "metrics.jsonl", "summary.json"):
+        if not (directory / name).is_file():
+            raise UserError(
+                f"{directory} has no {name}; expected the folder of a finished run"
+            )
+    return Run(
+        directory=directory,
+        config=run_directory.read_json(directory / "config.json"),
+        summary=run_directory.read_json(directory / "summary.json"),
+        rows=metrics_log.read(directory / "metrics.jsonl"),
+        predictions=_arrays(directory / "predictions.npz"),
+        plan=_arrays(directory / "plan.npz"),
+    )
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    with np.load(path) as arrays:
+        return dict(arrays)

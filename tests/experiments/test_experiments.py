@@ -1,0 +1,64 @@
+"""Every module in experiments/, at both scales, without running it."""
+
+import ast
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kd import config
+from kd.divergences import SinKD
+from kd.experiment import Experiment
+
+every_experiment = pytest.mark.parametrize("name", config.names())
+both_scales = pytest.mark.parametrize("scale", ["paper", "mini"])
+
+
+@every_experiment
+@both_scales
+def test_loads_and_is_json(name, scale):
+    experiment = config.load(name, scale)
+    assert isinstance(experiment, Experiment)
+    tree = json.loads(json.dumps(config.to_json(experiment)))
+    assert tree["student"]["class"] == "Bert"
+    assert config.differences(tree, config.to_json(experiment)) == []
+
+
+@every_experiment
+def test_lab_note_names_its_command(name):
+    path = config.DIRECTORY / f"{name}.py"
+    note = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"make exp NAME={name}" in note
+    assert config.headline(name).endswith(".") and len(config.headline(name)) <= 80
+
+
+@every_experiment
+def test_importing_creates_no_arrays(name):
+    program = f"""
+import jax
+jax.config.update("jax_platforms", "none")  # any computation now fails
+from kd import config
+config.load({name!r}, "paper"), config.load({name!r}, "mini")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_published_recipe():
+    sinkd = config.load("sst2_sinkd", "paper")
+    assert (sinkd.batch_size, sinkd.num_epochs) == (32, 2)
+    assert sinkd.optimizer.learning_rate == 4e-5
+    weights = {term.loss.name: term.weight for term in sinkd.objective.terms}
+    assert weights == {"ce": 0.1, "kl": 0.9, "sinkd": 0.8}
+    (sinkhorn,) = [t.loss for t in sinkd.objective.terms if isinstance(t.loss, SinKD)]
+    assert sinkhorn == SinKD(2.0, 0.1, 20, "faithful")
+    assert (sinkd.student.num_layers, sinkd.student.width) == (6, 768)
+    assert (sinkd.teacher.recipe.student.num_layers, sinkd.widths[-1]) == (12, 128)
+
+
+@both_scales
+def test_sinkd_differs_from_kd_by_one_term(scale):
+    kd, sinkd = (config.load(name, scale) for name in ("sst2_kd", "sst2_sinkd"))
+    assert dataclasses.replace(sinkd, objective=kd.objective) == kd
+    assert sinkd.objective.terms[:-1] == kd.objective.terms

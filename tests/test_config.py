@@ -1,0 +1,99 @@
+import dataclasses
+
+import optax
+import pytest
+
+from kd import config
+from kd.errors import UserError
+from kd.objective import CrossEntropy
+
+
+@pytest.fixture
+def sinkd():
+    return config.load("sst2_sinkd", "mini")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "read"),
+    [
+        ("batch_size=64", lambda e: e.batch_size == 64),
+        ("optimizer.learning_rate=1e-4", lambda e: e.optimizer.learning_rate == 1e-4),
+        ("widths=16,48", lambda e: e.widths == (16, 48)),
+        ("compute_dtype=bfloat16", lambda e: e.compute_dtype == "bfloat16"),
+        ("tokenizer.lowercase=false", lambda e: e.tokenizer.lowercase is False),
+        ("objective.sinkd.weight=0.5", lambda e: e.objective.terms[2].weight == 0.5),
+        ("objective.sinkd.epsilon=1", lambda e: e.objective.terms[2].loss.epsilon == 1),
+        ("teacher=live", lambda e: e.teacher.logits == "live"),
+        ("teacher.recipe.seed=3", lambda e: e.teacher.recipe.seed == 3),
+        ("teacher=none", lambda e: e.teacher is None),
+        ("student.pretrained=a=b", lambda e: e.student.pretrained == "a=b"),
+    ],
+)
+def test_overrides(assignment, read):
+    experiment = config.load("sst2_sinkd", "mini")
+    if assignment == "teacher=none":
+        experiment = config.load("sst2_ce", "mini")
+    changed = config.override(experiment, assignment)
+    assert read(changed)
+    assert not read(experiment)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("batchsize=3", r"no field 'batchsize' in the experiment; did you mean batch_s"),
+        ("optimizer.lr=1", r"no field 'lr' in optimizer.*fields: learning_rate, warmup"),
+        ("objective.mse.weight=1", r"no field 'mse' in objective.*fields: ce, kl, sinkd"),
+        ("objective.kl.tau=1", r"no field 'tau' in objective.kl.*weight, temperature"),
+        ("batch_size=many", "expected a whole number, got 'many'"),
+        ("batch_size=1.5", "expected a whole number, got '1.5'"),
+        ("batch_size=0", "batch_size must be at least 1, got 0"),
+        ("optimizer.learning_rate=fast", "expected a number, got 'fast'"),
+        ("optimizer.learning_rate=-1", "learning_rate must be positive"),
+        ("optimizer.learning_rate=nan", "learning_rate must be positive"),
+        ("tokenizer.lowercase=yes", "expected true or false, got 'yes'"),
+        ("compute_dtype=int8", "expected float32 or bfloat16, got 'int8'"),
+        ("optimizer=fast", "it is a group; set one of learning_rate"),
+        ("batch_size.x=3", "batch_size has no fields"),
+        ("widths=32,16", "widths must be increasing"),
+        ("widths=16,128", "exceeds student.max_length, 64"),
+        ("objective.sinkd.epsilon=0", "epsilon must be positive"),
+        ("objective.sinkd.convention=mine", "expected invariant or faithful"),
+        ("student.num_heads=3", "num_heads"),
+        ("teacher=none", "needs a teacher and there is none"),
+        ("teacher=/no/such/place", 'expected "live", "cached" or a directory'),
+        ("batch_size", "expected field=value"),
+        ("=3", "expected field=value"),
+    ],
+)
+def test_bad_overrides_say_what_would_be_right(sinkd, assignment, message):
+    with pytest.raises(UserError, match=message) as refused:
+        config.override(sinkd, assignment)
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_experiment_lists_those_there_are():
+    with pytest.raises(UserError) as refused:
+        config.load("sst2_sinkdd", "mini")
+    assert "did you mean sst2_sinkd?" in str(refused.value)
+    for name in config.names():
+        assert f"{name} " in str(refused.value)
+
+
+def test_json_names_classes_and_schedules(sinkd):
+    tree = config.to_json(sinkd)
+    assert tree["objective"]["sinkd"] == {
+        "weight": 0.8, "class": "SinKD", "temperature": 2.0, "epsilon": 0.1,
+        "num_iters": 20, "convention": "invariant",
+    }  # fmt: skip
+    scheduled = optax.linear_schedule(1.0, 0.0, 10) * CrossEntropy()
+    changed = dataclasses.replace(config.load("sst2_teacher", "mini"))
+    changed = dataclasses.replace(changed, objective=scheduled)
+    assert "schedule" in config.to_json(changed)["objective"]["ce"]["weight"]
+
+
+def test_differences_name_their_paths():
+    ours = {"a": {"b": 1, "c": [1, 2]}, "d": None}
+    theirs = {"a": {"b": 2, "c": [1, 2]}, "e": 3}
+    assert config.differences(ours, theirs) == ["a.b: 2 -> 1", "e: 3 -> None"]
+    assert config.differences(ours, ours) == []
