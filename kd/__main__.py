@@ -72,7 +72,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.name not in config.names():
         config.load(options.name, "mini")
     warnings.filterwarnings("ignore")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax logs what it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
     import jax
     import tqdm

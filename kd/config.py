@@ -112,7 +112,7 @@ def _with_child(record: Any, name: str, value: Any) -> Any:
         terms = tuple(value if t.loss.name == name else t for t in record.terms)
         return Mix(terms)
     if isinstance(record, Term) and name != "weight":
-        return Term(record.weight, dataclasses.replace(record.loss, **{name: value}))
+        return Term(record.weight, _with_child(record.loss, name, value))
     return dataclasses.replace(record, **{name: value})
 
 

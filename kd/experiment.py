@@ -10,7 +10,7 @@ from typing import Literal
 
 from kd.data.glue import TextTask
 from kd.data.text import WordPiece
-from kd.models.bert import Bert
+from kd.models.bert import Bert, ComputeDtype
 from kd.objective import Mix
 from kd.train.optimizer import AdamW
 
@@ -54,7 +54,7 @@ class Experiment:
     num_steps: int = 0
     widths: tuple[int, ...] = (8, 16, 32, 64)
     num_microbatches: int = 1
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    compute_dtype: ComputeDtype = "float32"
     evaluate_every: int = 0
     save_every: int = 500
     log_every: int = 10

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kd.types import Batch, Metrics, Outputs, Params, Schedule
+from kd.types import Batch, Metrics, Outputs, Params, Weight
 
 
 class Loss(abc.ABC):
@@ -34,7 +34,8 @@ class Loss(abc.ABC):
 
         Args:
             key: of their randomness.
-            student, teacher: what the networks give, as shapes and dtypes only.
+            student: what the student gives, as shapes and dtypes only.
+            teacher: likewise, or None.
         """
         del key, student, teacher
         return ()
@@ -56,7 +57,7 @@ class Loss(abc.ABC):
     def needs_teacher(self) -> bool:
         return True
 
-    def __mul__(self, weight: "float | Schedule") -> "Mix":
+    def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
     __rmul__ = __mul__
@@ -69,7 +70,7 @@ class Loss(abc.ABC):
 class Term:
     """A loss and its weight: a number, or a schedule of the optimizer step."""
 
-    weight: "float | Schedule"
+    weight: Weight
     loss: Loss
 
 

@@ -36,9 +36,11 @@ def write(
     predictions = {"labels": labels, "student_logits": fitted.dev_logits}
     if lessons:
         predictions["teacher_logits"] = lessons.dev_logits
-        plan = transport_plan(experiment.objective, **predictions)
-        np.savez(directory / "plan.npz", **plan)
-    np.savez(directory / "predictions.npz", **predictions)
+        plan = transport_plan(
+            experiment.objective, labels, fitted.dev_logits, lessons.dev_logits
+        )
+        np.savez(directory / "plan.npz", allow_pickle=False, **plan)
+    np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
 
     log = metrics_log.read(directory / "metrics.jsonl")
     best = max(

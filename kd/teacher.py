@@ -23,7 +23,7 @@ from kd.errors import UserError
 from kd.evaluate.predict import predictor
 from kd.experiment import Experiment
 from kd.models import hub
-from kd.models.bert import Bert
+from kd.models.bert import Bert, ComputeDtype
 from kd.train.mesh import replicate
 from kd.types import Model, Params
 
@@ -36,7 +36,7 @@ class LoadedTeacher(NamedTuple):
     params: Params
     fingerprint: str
     """SHA-256 of its weights."""
-    compute_dtype: str
+    compute_dtype: ComputeDtype
 
 
 def key(recipe: Experiment, corpus_fingerprint: str) -> str:
@@ -66,7 +66,7 @@ def load(
     *,
     tokenizer: tokenizers.Tokenizer,
     num_classes: int,
-    compute_dtype: str,
+    compute_dtype: ComputeDtype,
 ) -> LoadedTeacher:
     """Loads a trained teacher.
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import flax.struct
 import jax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
 
 Params = Any
 """A pytree of arrays."""
@@ -19,8 +20,8 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 """Scalars by name."""
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
-"""A number as a function of the optimizer step."""
+Weight = float | optax.Schedule
+"""A number, or one as a function of the optimizer step."""
 
 
 class Outputs(NamedTuple):

@@ -67,13 +67,11 @@ def tiny() -> Experiment:
 
 def tiny_experiment() -> Experiment:
     """SinKD on the bundled corpus with networks that train in a second."""
-    small = {
-        "num_layers": 1, "width": 16, "num_heads": 2, "mlp_width": 32, "max_length": 32
-    }  # fmt: skip
+    bert = Bert(num_layers=1, width=16, num_heads=2, mlp_width=32, max_length=32)
     recipe = Experiment(
         data=dataclasses.replace(SST2, source="bundled"),
         tokenizer=WordPiece(size=300),
-        student=Bert(**small),
+        student=bert,
         objective=1.0 * CrossEntropy(),
         optimizer=AdamW(learning_rate=3e-3, warmup=0.1),
         batch_size=16,
@@ -85,7 +83,7 @@ def tiny_experiment() -> Experiment:
     return dataclasses.replace(
         recipe,
         teacher=Teacher(recipe=recipe),
-        student=Bert(**small | {"width": 8}),
+        student=dataclasses.replace(bert, width=8),
         objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD(),
     )
 

@@ -145,11 +145,12 @@ def test_four_devices_give_the_losses_of_one(tiny, tiny_host):
 def test_nothing_compiles_once_the_widths_are_warm(tiny, tiny_host, monkeypatch):
     host, _ = tiny_host
     compiled = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda name, seconds, **_: (
-            compiled.append(name) if name.endswith("backend_compile_duration") else None
-        )
-    )
+
+    def note(event: str, duration: float, **_: str | int) -> None:
+        if event.endswith("backend_compile_duration"):
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(note)  # pyrefly: ignore
     import kd.fit
 
     procedures, at_step = [], {}
@@ -201,7 +202,7 @@ def test_a_folder_at_work_is_refused(tiny, tiny_host):
 
 
 def test_a_trained_teacher_may_be_given_as_a_directory(tiny, tiny_host):
-    host, said = tiny_host
+    host, _ = tiny_host
     run.run(tiny.teacher.recipe, "teacher_run", host)
     given = config.override(tiny, f"teacher={host.runs / 'teacher_run/0'}")
     summary = run.run(given, "tiny", host)

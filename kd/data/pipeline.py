@@ -38,7 +38,8 @@ def plan_epoch(
         lengths: tokens of every example.
         widths: increasing; an example goes to the first width that holds it.
         batch_size: examples in a batch; the last of each width may be shorter.
-        seed, epoch: all that the order depends on, beside the above.
+        seed: of the order, with
+        epoch: counted from 0. Nothing else is random.
 
     Returns:
         The batches; their number does not depend on seed and epoch.

@@ -11,10 +11,10 @@ from kd.objective import Mix
 
 def transport_plan(
     objective: Mix,
-    *,
     labels: Int[np.ndarray, "n"],
     student_logits: Float[np.ndarray, "n v"],
     teacher_logits: Float[np.ndarray, "n v"],
+    *,
     num_examples: int = 64,
 ) -> dict[str, np.ndarray]:
     """How SinKD moves the first student predictions onto the teacher's.

@@ -17,6 +17,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from kd.errors import UserError
 from kd.types import Batch, Model, Outputs, Params
 
+ComputeDtype = Literal["float32", "bfloat16"]
+"""Of matrix products; parameters, norms, softmax and logits stay float32."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Bert:
@@ -105,7 +108,7 @@ class Bert:
         self,
         num_classes: int,
         *,
-        compute_dtype: Literal["float32", "bfloat16"] = "float32",
+        compute_dtype: ComputeDtype = "float32",
     ) -> Model:
         """The network with a fresh head, as two pure functions.
 

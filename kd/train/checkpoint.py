@@ -5,13 +5,16 @@ because the order of the data is a pure function of the seed, and the cursor in
 `metrics.jsonl`, whose rows name their step.
 """
 
+import contextlib
 import pathlib
 import zlib
+from typing import Any, cast
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from kd.errors import UserError
 from kd.types import TrainState
 
 
@@ -23,9 +26,10 @@ class Checkpoints:
     """
 
     def __init__(self, directory: pathlib.Path, *, keep: int = 2):
+        newest: Any = ocp.training.preservation_policies.LatestN(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(directory.absolute()),
+            preservation_policy=newest,
             cleanup_tmp_directories=True,
         )
         self.directory = directory
@@ -36,12 +40,28 @@ class Checkpoints:
         return sorted(found.step for found in self._checkpointer.checkpoints)
 
     def save(self, state: TrainState) -> None:
-        """Saves the state under its step; does nothing if it is there already."""
+        """Saves the state under its step; does nothing if it is there already.
+
+        Raises:
+            UserError: the disk is full or cannot be written.
+        """
         step = int(state.step)
-        if step not in self.steps:
+        if step in self.steps:
+            return
+        checksum: Any = {"crc32": _checksum(state)}
+        try:
             self._checkpointer.save(
-                step, state, force=True, custom_metadata={"crc32": _checksum(state)}
+                step, cast(Any, state), force=True, custom_metadata=checksum
             )
+        except (OSError, ValueError, RuntimeError) as error:
+            # Tensorstore's errors have no class of their own.
+            reason = str(error).partition("\n")[0]
+            saved = self.steps
+            kept = f"; step {saved[-1]} is saved" if saved else ""
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to "
+                f"{self.directory}: {reason:.300}{kept}"
+            ) from error
 
     def restore(self, like: TrainState) -> tuple[TrainState | None, list[str]]:
         """The newest checkpoint that is whole.
@@ -55,16 +75,16 @@ class Checkpoints:
             The state, or None where there is no checkpoint, and one line on every
             checkpoint that was found damaged.
         """
-        problems = []
+        problems: list[str] = []
         for step in reversed(self.steps):
             try:
                 state = self._checkpointer.load(
                     step, jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
                 )
                 saved = self._checkpointer.metadata(step).custom_metadata
-                if _checksum(state) != saved["crc32"]:
+                if saved != {"crc32": _checksum(state)}:
                     raise ValueError("its checksum is wrong")
-                return state, problems
+                return cast(TrainState, state), problems
             except Exception as error:  # whatever a damaged file makes a reader raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 problems.append(f"checkpoint of step {step} is damaged ({reason:.120})")
@@ -72,13 +92,15 @@ class Checkpoints:
         return None, problems
 
     def close(self) -> None:
-        self._checkpointer.close()
+        # A save that failed raised already, in `save`; here it would raise once more.
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            self._checkpointer.close()
 
 
-def _checksum(state: TrainState) -> int:
+def _checksum(state: Any) -> int:
     checksum = 0
     for leaf in jax.tree.leaves(state):
         if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        checksum = zlib.crc32(np.ascontiguousarray(leaf), checksum)
+        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
     return checksum

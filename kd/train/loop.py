@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
+import optax
 import tqdm
 from jax.sharding import Mesh
 
@@ -60,7 +61,7 @@ def train(
     *,
     pace: Pace,
     mesh: Mesh,
-    learning_rate: Callable[[int], float],
+    learning_rate: optax.Schedule,
     evaluate: Callable[[Params], dict[str, float]],
     checkpoints: Checkpoints,
     log: MetricsLog,
@@ -75,7 +76,7 @@ def train(
         batches: batch i is that of step i.
         pace: see there.
         mesh: that batches are sharded over.
-        learning_rate: of a step, for the log.
+        learning_rate: of every step, for the log.
         evaluate: the dev metrics of the student's parameters.
         checkpoints: where the state is saved.
         log: where metrics go.
@@ -128,13 +129,13 @@ def train(
                 described = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
                 bar.clear()
                 say(f"step {step}/{pace.num_steps}: dev {described}")
-            stopped = received.number is not None
-            if step > start and (last or stopped or step % pace.save_every == 0):
+            stopped_by = received.number
+            if step > start and (last or stopped_by or step % pace.save_every == 0):
                 block.flush()
                 log.sync()
                 checkpoints.save(state)
-            if stopped and not last:
-                raise Interrupted(received.number, step)
+            if stopped_by and not last:
+                raise Interrupted(stopped_by, step)
             if last:
                 break
             block.begin()

@@ -9,8 +9,9 @@ from typing import Any
 class MetricsLog:
     """Appends rows; forgets those beyond the step at which a run resumes.
 
-    Call `truncate` before the first `write`. With TensorBoard's writer at hand (extra `tensorboard`) the same numbers also go
-    to event files in the folder `tensorboard` beside it.
+    Call `truncate` before the first `write`. With TensorBoard's writer at hand (extra
+    `tensorboard`) the same numbers also go to event files in the folder `tensorboard`
+    beside it.
     """
 
     def __init__(self, path: pathlib.Path):

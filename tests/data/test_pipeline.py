@@ -68,8 +68,8 @@ def test_collate_pads_and_masks(split):
 
 
 def test_cached_logits_travel_with_their_examples(split):
-    logits = np.arange(103, dtype=np.float32)[:, None] * [1, -1]
-    batch = collate(split, plan(split)[0], rows=10, teacher_logits=np.float32(logits))
+    logits = np.arange(103, dtype=np.float32)[:, None] * np.array([1, -1], np.float32)
+    batch = collate(split, plan(split)[0], rows=10, teacher_logits=logits)
     np.testing.assert_array_equal(batch["teacher_logits"][:, 0], batch["index"])
 
 

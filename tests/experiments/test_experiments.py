@@ -29,7 +29,7 @@ def test_loads_and_is_json(name, scale):
 @every_experiment
 def test_lab_note_names_its_command(name):
     path = config.DIRECTORY / f"{name}.py"
-    note = ast.get_docstring(ast.parse(path.read_text()))
+    note = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert f"make exp NAME={name}" in note
     assert config.headline(name).endswith(".") and len(config.headline(name)) <= 80
 
@@ -54,7 +54,8 @@ def test_published_recipe():
     (sinkhorn,) = [t.loss for t in sinkd.objective.terms if isinstance(t.loss, SinKD)]
     assert sinkhorn == SinKD(2.0, 0.1, 20, "faithful")
     assert (sinkd.student.num_layers, sinkd.student.width) == (6, 768)
-    assert (sinkd.teacher.recipe.student.num_layers, sinkd.widths[-1]) == (12, 128)
+    assert sinkd.teacher is not None and sinkd.widths[-1] == 128
+    assert sinkd.teacher.recipe.student.num_layers == 12
 
 
 @both_scales

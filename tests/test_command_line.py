@@ -1,0 +1,117 @@
+"""What a person gets to read: one line, status 2, nothing lost."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kd import config
+from kd.__main__ import main
+
+BUNDLED = ["--source", "bundled"]
+
+
+def complaint(capsys, *arguments):
+    """The error line of a command that must fail."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+def test_no_name_lists_the_experiments(capsys):
+    assert main([]) == 2
+    shown = capsys.readouterr().out
+    for name in config.names():
+        assert f"  {name} " in shown and config.headline(name) in shown
+
+
+def test_unknown_name_lists_the_experiments(capsys):
+    assert main(["sst2_sinkdd"]) == 2
+    shown = capsys.readouterr().err
+    assert "no experiment 'sst2_sinkdd'; did you mean sst2_sinkd?" in shown
+    for name in config.names():
+        assert f"  {name} " in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["batchsize=3"], "did you mean batch_size?"),
+        (["batch_size=0"], "must be at least 1"),
+        (["--scale", "huge"], "invalid choice: 'huge'"),
+        (["--seed", "one"], "invalid int value: 'one'"),
+        (["--seed", "-1"], "seed must not be negative"),
+        (["--lr", "1"], "unrecognized arguments"),
+        (["batch_size"], "expected field=value"),
+        (["--data-dir", "/no/such/folder"], "/no/such/folder is not a folder"),
+        (["--source", "local"], "needs DATA_DIR"),
+        ([*BUNDLED, "student.pretrained=/no/such/model"], "/no/such/model"),
+        ([*BUNDLED, "--runs", "/proc/runs"], "cannot write to /proc/runs"),
+    ],
+)
+def test_bad_arguments(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    scale = [] if "--scale" in arguments else ["--scale", "mini"]
+    assert message in complaint(capsys, "sst2_ce", *scale, "teacher=none", *arguments)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "train.tsv: no examples"),
+        ("text\tlabel\nfine\t1\n", "train.tsv:1: the header has the columns"),
+        ("sentence\tlabel\nfine\t1\nbad\n", "train.tsv:3: 1 fields between tabs"),
+        ("sentence\tlabel\nfine\tyes\n", "train.tsv:2: label 'yes'; expected 0 to 1"),
+        ("sentence\tlabel\nfine\t2\n", "train.tsv:2: label '2'; expected 0 to 1"),
+    ],
+)
+def test_malformed_data(capsys, tmp_path, content, message):
+    (tmp_path / "SST-2").mkdir()
+    (tmp_path / "SST-2/train.tsv").write_text(content)
+    (tmp_path / "SST-2/dev.tsv").write_text("sentence\tlabel\nfine\t1\n")
+    line = complaint(
+        capsys, "sst2_ce", "--data-dir", tmp_path, "--runs", tmp_path / "r"
+    )
+    assert message in line
+    assert not (tmp_path / "r").exists()
+
+
+def test_folder_without_the_task(capsys, tmp_path):
+    (tmp_path / "CoLA").mkdir()
+    (tmp_path / "CoLA/dev.tsv").write_text("")
+    line = complaint(capsys, "sst2_ce", "--data-dir", tmp_path)
+    assert "no SST-2 folder" in line and "CoLA" in line
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["sst2_ce", "batch_size=0", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_full_disk(tmp_path):
+    """A run whose files may not grow beyond some size stops like one on a full disk."""
+    program = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail with an OSError
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+from kd.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program, "sst2_teacher", *BUNDLED, "--scale", "mini",
+         "--runs", str(tmp_path), "num_steps=4", "student.width=64",
+         "student.num_heads=1", "student.num_layers=1"],
+        capture_output=True, text=True, timeout=300,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": ""},
+    )  # fmt: skip
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    (line,) = [x for x in found.stderr.splitlines() if x.startswith("error: ")]
+    assert "File too large" in line or "space" in line
+    assert not list(tmp_path.rglob("summary.json"))
