@@ -38,5 +38,6 @@ def experiment(scale: Scale) -> Experiment:
         optimizer=AdamW(learning_rate=1e-3, warmup=0.1, weight_decay=0.01),
         batch_size=32,
         num_steps=4000,
+        evaluate_every=500,
         widths=(8, 16, 32, 64),
     )

@@ -53,6 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        # A second Ctrl-C, or one before training began.
+        print("interrupted", file=sys.stderr)
+        return 130
     except OSError as error:
         # A full disk, no permission: the environment's fault, not this code's.
         if debug:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import tqdm
@@ -132,6 +133,7 @@ def train(
             stopped_by = received.number
             if step > start and (last or stopped_by or step % pace.save_every == 0):
                 block.flush()
+                _check_parameters(state, checkpoints)
                 log.sync()
                 checkpoints.save(state)
             if stopped_by and not last:
@@ -205,17 +207,31 @@ class _Block:
         # The terms come before their sum, so that the culprit is named.
         for name in sorted(metrics, key=lambda name: name == "loss"):
             if not np.isfinite(metrics[name]):
-                saved = self._checkpoints.steps
-                good = (
-                    f"the last good checkpoint is that of step {saved[-1]} in "
-                    f"{self._checkpoints.directory}"
-                    if saved
-                    else "there is no checkpoint yet"
-                )
-                raise UserError(
-                    f"{name} is {float(metrics[name])} at step {step}; {good}; a "
-                    "smaller optimizer.learning_rate often helps"
-                )
+                what = f"{name} is {float(metrics[name])} at step {step}"
+                raise _not_finite(what, self._checkpoints)
+
+
+@jax.jit
+def _finite(params):
+    return jnp.all(jnp.array([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+
+
+def _check_parameters(state, checkpoints):
+    """No checkpoint is saved that no run could go on from."""
+    if not _finite(state.params):
+        what = f"a parameter is not finite after step {state.step}"
+        raise _not_finite(what, checkpoints)
+
+
+def _not_finite(what, checkpoints):
+    saved = checkpoints.steps
+    good = (
+        f"the last good checkpoint is that of step {saved[-1]} in "
+        f"{checkpoints.directory}"
+        if saved
+        else "there is no checkpoint yet"
+    )
+    return UserError(f"{what}; {good}; a smaller optimizer.learning_rate often helps")
 
 
 class _signals:
