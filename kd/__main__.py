@@ -1,7 +1,6 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls."""
 
 import argparse
-import dataclasses
 import logging
 import pathlib
 import sys
@@ -14,7 +13,7 @@ from kd.errors import UserError
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see python -m kd --help")
+        raise UserError(f"{message}; see make help, or python -m kd --help")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,8 +72,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.name is None:
         print(f"Which experiment? make exp NAME=...\n{config.listing()}")
         return 2
-    if options.name not in config.names():
-        config.load(options.name, "mini")
     warnings.filterwarnings("ignore")
     # Orbax logs what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -84,44 +81,41 @@ def _run(options: argparse.Namespace) -> int:
 
     from kd import run
     from kd.report.table import final_table
-    from kd.train.loop import Interrupted
     from kd.train.mesh import data_mesh
+    from kd.train.signals import Interrupted
 
     accelerated = jax.default_backend() != "cpu"
     scale = options.scale
     why = "as asked"
     if scale == "auto":
         scale = "paper" if accelerated else "mini"
-        why = f"{'an' if accelerated else 'no'} accelerator was found"
-    experiment = config.load(options.name, scale)
-    for assignment in options.fields:
-        experiment = config.override(experiment, assignment)
-    if options.seed is not None:
-        experiment = config.override(experiment, f"seed={options.seed}")
-    experiment = _with_data(experiment, options.source, options.data_dir)
+        why = (
+            "an accelerator was found"
+            if accelerated
+            else "no accelerator was found; JAX needs make install-gpu to see one"
+        )
+    chosen = {
+        "seed": options.seed,
+        "data.source": options.source,
+        "data.directory": options.data_dir,
+    }
+    if options.data_dir and options.source in ("tfds", "bundled"):
+        raise UserError(f"DATA_DIR is not read with SOURCE={options.source}; drop one")
+    assignments = [f"{k}={v}" for k, v in chosen.items() if v is not None]
+    experiment = config.override(
+        config.load(options.name, scale), *options.fields, *assignments
+    ).sharing_data()
+    runs = options.runs.expanduser()
     tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")
     try:
-        host = run.Host(options.runs, scale, data_mesh(), tqdm.tqdm.write)
-        summary = run.run(experiment, options.name, host)
+        workspace = run.Workspace(runs, scale, data_mesh(), tqdm.tqdm.write)
+        summary = run.run(experiment, options.name, workspace)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status
-    directory = options.runs / options.name / str(experiment.seed)
+    directory = runs / options.name / str(experiment.seed)
     print(final_table(summary, directory=directory))
     return 0
-
-
-def _with_data(experiment, source: str | None, directory: str | None):
-    """The experiment, and its teacher's recipe, on the data asked for."""
-    changes = {"source": source, "directory": directory}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    data = dataclasses.replace(experiment.data, **changes)
-    experiment = dataclasses.replace(experiment, data=data)
-    if experiment.teacher is not None:
-        recipe = dataclasses.replace(experiment.teacher.recipe, data=data)
-        teacher = dataclasses.replace(experiment.teacher, recipe=recipe)
-        experiment = dataclasses.replace(experiment, teacher=teacher)
-    return experiment
 
 
 if __name__ == "__main__":

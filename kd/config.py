@@ -3,7 +3,8 @@
 import ast
 import dataclasses
 import difflib
-import importlib.util
+import importlib
+import math
 import pathlib
 import types
 import typing
@@ -45,51 +46,75 @@ def load(name: str, scale: Scale) -> Experiment:
     if name not in names():
         close = difflib.get_close_matches(name, names(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"no experiment {name!r}{hint} There are:\n{listing()}")
+        raise UserError(f"no experiment {name!r}{hint}\nThere are:\n{listing()}")
     module = importlib.import_module(f"experiments.{name}")
     return module.experiment(scale)
 
 
-def override(record: Any, assignment: str) -> Any:
-    """A copy of a record with one field changed.
+def override(record: Any, *assignments: str) -> Any:
+    """A copy of a record with some fields changed, all at once.
 
     Args:
         record: a dataclass, e.g. an `Experiment`.
-        assignment: "path.to.field=value". Terms of an objective go by the name of
+        assignments: "path.to.field=value". Terms of an objective go by the name of
             their loss: "objective.sinkd.weight=0.5", "objective.kl.temperature=4".
 
     Raises:
-        UserError: no such field, or a value that does not fit its type.
+        UserError: no such field, or a value that does not fit its type or the others.
     """
-    path, equals, text = assignment.partition("=")
-    if not equals or not path:
-        raise UserError(f"{assignment!r}: expected field=value")
-    return _replace(record, path.split("."), text, path)
+    changes: dict[str, Any] = {}
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals or not path:
+            raise UserError(f"{assignment!r}: expected field=value")
+        if path.startswith(_SHARED):
+            raise UserError(
+                f"{path}: the teacher has the student's data and tokenizer; set "
+                f"{path.removeprefix('teacher.recipe.')} instead"
+            )
+        *groups, field = path.split(".")
+        node = changes
+        for group in groups:
+            node = node.setdefault(group, {})
+            if not isinstance(node, dict):
+                raise UserError(f"{path}: {group} is set as a whole as well")
+        node[field] = text
+    return _replace(record, changes, ())
 
 
-def _replace(record: Any, path: list[str], text: str, whole: str) -> Any:
-    name, rest = path[0], path[1:]
+# These follow the student's: see `Experiment.sharing_data`.
+_SHARED = ("teacher.recipe.data.", "teacher.recipe.tokenizer.")
+
+
+def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any:
     children = _children(record)
-    if name not in children:
-        where = whole[: -len(".".join(path))].rstrip(".") or "the experiment"
-        close = difflib.get_close_matches(name, children, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(
-            f"{whole}: no field {name!r} in {where}{hint} "
-            f"(fields: {', '.join(children)})"
-        )
-    value, expected = children[name]
+    new = {}
+    for name, change in changes.items():
+        where = ".".join((*path, name))
+        if name not in children:
+            close = difflib.get_close_matches(name, children, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise UserError(
+                f"{where}: no field {name!r} in {'.'.join(path) or 'the experiment'}"
+                f"{hint} (fields: {', '.join(children)})"
+            )
+        value, expected = children[name]
+        if isinstance(change, dict):
+            if not _children(value):
+                raise UserError(f"{where} has no fields")
+            new[name] = _replace(value, change, (*path, name))
+        else:
+            try:
+                new[name] = _parse(change, value, expected)
+            except ValueError as error:
+                raise UserError(f"{where}={change}: {error}") from error
     try:
-        if rest and not _children(value):
-            raise ValueError(f"{name} has no fields")
-        new = (
-            _replace(value, rest, text, whole)
-            if rest
-            else _parse(text, value, expected)
-        )
-        return _with_child(record, name, new)
+        return _with_children(record, new)
     except ValueError as error:
-        raise UserError(f"{whole}={text}: {error}") from error
+        whole = "".join(f"{name}." for name in path)
+        changed = ", ".join(f"{whole}{name}={text}" for name, text in changes.items()
+                            if not isinstance(text, dict))  # fmt: skip
+        raise UserError(f"{changed}: {error}" if changed else str(error)) from error
 
 
 def _children(record: Any) -> dict[str, tuple[Any, Any]]:
@@ -107,13 +132,14 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
     return {}
 
 
-def _with_child(record: Any, name: str, value: Any) -> Any:
+def _with_children(record: Any, new: dict[str, Any]) -> Any:
     if isinstance(record, Mix):
-        terms = tuple(value if t.loss.name == name else t for t in record.terms)
-        return Mix(terms)
-    if isinstance(record, Term) and name != "weight":
-        return Term(record.weight, _with_child(record.loss, name, value))
-    return dataclasses.replace(record, **{name: value})
+        return Mix(tuple(new.get(term.loss.name, term) for term in record.terms))
+    if isinstance(record, Term):
+        own = {name: value for name, value in new.items() if name != "weight"}
+        weight = new.get("weight", record.weight)
+        return Term(weight, _with_children(record.loss, own))
+    return dataclasses.replace(record, **new)
 
 
 def _parse(text: str, current: Any, expected: Any) -> Any:
@@ -141,10 +167,13 @@ def _parse(text: str, current: Any, expected: Any) -> Any:
         return text.lower() == "true"
     if expected in (int, float):
         try:
-            return expected(text)
+            number = expected(text)
         except ValueError:
-            kind = "a whole number" if expected is int else "a number"
-            raise ValueError(f"expected {kind}, got {text!r}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            kind = "a whole number" if expected is int else "a finite number"
+            raise ValueError(f"expected {kind}, got {text!r}")
+        return number
     if expected is str:
         return text
     raise ValueError("it cannot be changed from the command line")
@@ -164,9 +193,32 @@ def to_json(value: Any) -> Any:
         return {"class": type(value).__name__} | fields
     if isinstance(value, tuple | list):
         return [to_json(element) for element in value]
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    return value
+    if isinstance(value, types.FunctionType):
+        return _function_to_json(value)
+    if isinstance(value, str | int | float | None):
+        return value
+    raise TypeError(f"{value!r} cannot be recorded; make it a frozen dataclass")
+
+
+def _function_to_json(function: types.FunctionType) -> Any:
+    """A schedule of optax is a closure: what it closes over makes it what it is."""
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    enclosed = dict(zip(function.__code__.co_freevars, cells, strict=True))
+    return {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "with": {name: to_json(value) for name, value in enclosed.items()},
+    }
+
+
+def identity(tree: Any) -> Any:
+    """A JSON tree without the fields that have no influence on the results."""
+    if isinstance(tree, dict):
+        return {k: identity(v) for k, v in tree.items() if k not in _HARMLESS}
+    return [identity(node) for node in tree] if isinstance(tree, list) else tree
+
+
+# How often something is shown or saved, and where on this machine the records lie.
+_HARMLESS = ("evaluate_every", "save_every", "log_every", "source", "directory")
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

@@ -31,12 +31,12 @@ class Experiment:
         objective: what is minimised.
         optimizer: how.
         batch_size: examples in a batch, over all devices.
-        num_epochs: length of the run; or
-        num_steps: the same in batches, where it is not 0. The data are repeated.
+        num_epochs: length of the run in passes over the data; or
+        num_steps: in batches, the data being repeated. One of the two is 0.
         widths: numbers of tokens that batches are padded to. Longer examples are cut
             to the last.
         num_microbatches: parts that a batch is processed in, to save memory.
-        compute_dtype: of matrix products; parameters and losses stay float32.
+        compute_dtype: of activations; parameters and losses stay float32.
         evaluate_every: steps between evaluations on dev; 0 for once an epoch.
         save_every: steps between checkpoints.
         log_every: steps between rows of the metrics.
@@ -50,7 +50,7 @@ class Experiment:
     objective: Mix
     optimizer: AdamW
     batch_size: int = 32
-    num_epochs: int = 1
+    num_epochs: int = 0
     num_steps: int = 0
     widths: tuple[int, ...] = (8, 16, 32, 64)
     num_microbatches: int = 1
@@ -61,29 +61,63 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "batch_size", "num_epochs", "num_microbatches", "save_every", "log_every"
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}"
-                )
-        for name in ("num_steps", "evaluate_every", "seed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative")
-        if not self.widths or list(self.widths) != sorted(set(self.widths)):
+        for name in ("batch_size", "num_microbatches", "save_every", "log_every"):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name in ("num_epochs", "num_steps", "evaluate_every", "seed"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if (self.num_epochs > 0) == (self.num_steps > 0):
+            raise ValueError(
+                "the length of the run is num_epochs or num_steps and the other is 0, "
+                f"got {self.num_epochs} and {self.num_steps}"
+            )
+        self._check_widths()
+        if self.teacher is None and self.objective.needs_teacher:
+            raise ValueError("the objective needs a teacher and there is none")
+        own_vocabulary = self.tokenizer.vocabulary or (
+            self.teacher and self.teacher.directory
+        )
+        if self.student.pretrained and not own_vocabulary:
+            raise ValueError(
+                "student.pretrained needs the vocabulary that it was trained with, in "
+                "tokenizer.vocabulary"
+            )
+
+    def _check_widths(self) -> None:
+        if not self.widths:
+            raise ValueError("widths needs at least one number of tokens")
+        if list(self.widths) != sorted(set(self.widths)):
             raise ValueError(f"widths must be increasing, got {self.widths}")
         if self.widths[0] < 3:
             raise ValueError(
                 f"widths must hold [CLS], a token and [SEP], got {self.widths[0]}"
             )
-        if self.widths[-1] > self.student.max_length:
-            raise ValueError(
-                f"the last of widths, {self.widths[-1]}, exceeds student.max_length, "
-                f"{self.student.max_length}"
-            )
-        if self.teacher is None and self.objective.needs_teacher:
-            raise ValueError("the objective needs a teacher and there is none")
+        limits = {"student.max_length": self.student.max_length}
+        if self.teacher is not None and not self.teacher.directory:
+            limit = self.teacher.recipe.student.max_length
+            limits["teacher.recipe.student.max_length"] = limit
+        for name, limit in limits.items():
+            if self.widths[-1] > limit:
+                raise ValueError(
+                    f"the last of widths, {self.widths[-1]}, exceeds {name}, {limit}"
+                )
+
+    def sharing_data(self) -> "Experiment":
+        """The same, the teacher's recipe having our data and tokenizer.
+
+        A student can only be compared with a teacher that sees the same tokens, so
+        the student's fields decide for both.
+        """
+        if self.teacher is None:
+            return self
+        recipe = dataclasses.replace(
+            self.teacher.recipe, data=self.data, tokenizer=self.tokenizer
+        )
+        teacher = dataclasses.replace(self.teacher, recipe=recipe)
+        return dataclasses.replace(self, teacher=teacher)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,8 +126,8 @@ class Teacher:
 
     Attributes:
         recipe: the experiment that trains it, once; later runs find it by a key of
-            everything that determines it. Its `seed` is its own: all seeds of a
-            student share one teacher.
+            everything that determines it. Its data and tokenizer are those of the
+            student. Its seed is its own: all seeds of a student share one teacher.
         directory: a trained one instead, as `model.safetensors` and `config.json`.
         logits: "cached" to compute its logits on the training set once and read them
             from then on, "live" to run it beside the student in every step.

@@ -1,5 +1,6 @@
 """Trains the student of an experiment in a run's folder."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,6 +15,7 @@ from jaxtyping import Float
 
 from kd.data.pipeline import TrainingBatches
 from kd.data.prepared import Prepared
+from kd.errors import UserError
 from kd.evaluate import fidelity
 from kd.evaluate.predict import predictor
 from kd.evaluate.scores import scores
@@ -21,7 +23,7 @@ from kd.experiment import Experiment
 from kd.models import hub
 from kd.models.bert import Bert
 from kd.procedures.offline import offline
-from kd.teacher import Lessons
+from kd.teacher import TeacherOnData
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import Pace, train
 from kd.train.mesh import replicate, shard_batch
@@ -45,7 +47,7 @@ class Fitted(NamedTuple):
 def fit(
     experiment: Experiment,
     data: Prepared,
-    lessons: Lessons | None,
+    teacher: TeacherOnData | None,
     directory: pathlib.Path,
     *,
     mesh: Mesh,
@@ -54,9 +56,9 @@ def fit(
     """Trains to the end, from the newest checkpoint in the folder if there is one.
 
     Args:
-        experiment: whose student to train; its teacher is in `lessons`.
+        experiment: whose student to train; its teacher is the next.
         data: what to train and evaluate on.
-        lessons: the teacher, or None.
+        teacher: on the data, or None.
         directory: for `metrics.jsonl` and `checkpoints/`.
         mesh: of the devices to train on.
         say: shows a line to the person who waits.
@@ -69,19 +71,22 @@ def fit(
         batch_size=experiment.batch_size,
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
-        teacher_logits=lessons.train_logits if lessons else None,
+        teacher_logits=teacher.train_logits if teacher is not None else None,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
     example = shard_batch(batches[0], mesh)
     bert, model, student_params = _student(experiment, data, example, say)
+    # Where its logits are cached, the teacher itself need not be on the devices.
+    live = teacher if teacher is not None and teacher.train_logits is None else None
     procedure = offline(
         model,
-        lessons.teacher.model if lessons else None,
+        live.model if live else None,
         experiment.objective,
         experiment.optimizer.build(num_steps),
         num_microbatches=experiment.num_microbatches,
+        mesh=mesh,
     )
-    teacher_params = replicate(lessons.teacher.params, mesh) if lessons else None
+    teacher_params = replicate(live.params, mesh) if live else None
     # Not the key of the initial parameters: dropout has its own randomness.
     key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
     state = procedure.init(key, student_params, teacher_params, example)
@@ -91,9 +96,9 @@ def fit(
         logits = predict(params, data.dev)
         found = scores(logits, data.dev.labels)
         row = {"accuracy": found["accuracy"], "loss": found["nll"]}
-        if lessons:
-            row["agreement"] = fidelity.agreement(logits, lessons.dev_logits)
-            row["kl"] = fidelity.kl(logits, lessons.dev_logits)
+        if teacher is not None:
+            row["agreement"] = fidelity.agreement(logits, teacher.dev_logits)
+            row["kl"] = fidelity.kl(logits, teacher.dev_logits)
         return row
 
     checkpoints = Checkpoints(directory / "checkpoints")
@@ -119,8 +124,14 @@ def fit(
             log=log,
             say=say,
         )
-    finally:
+    except BaseException:
+        # What stopped the run matters more than what its end may run into.
+        with contextlib.suppress(OSError):
+            log.close()
+        raise
+    else:
         log.close()
+    finally:
         checkpoints.close()
     params = state.params["student"]
     return Fitted(
@@ -144,7 +155,24 @@ def _student(
     )
     params = jax.jit(model.init)(jax.random.key(experiment.seed), batch)
     if bert.pretrained:
+        _check_sizes(bert, hub.read_config(bert.pretrained).bert)
+        if data.tokenizer.get_vocab_size() > bert.vocab_size:
+            raise UserError(
+                f"the tokenizer has {data.tokenizer.get_vocab_size()} tokens, "
+                f"{bert.pretrained} knows {bert.vocab_size}; tokenizer.vocabulary must "
+                "be that of student.pretrained"
+            )
         params, fresh, _ = hub.load_pretrained(bert.pretrained, params)
         new = f"; new: {', '.join(fresh)}" if fresh else ""
         say(f"weights to start from: {bert.pretrained}{new}")
     return bert, model, params
+
+
+def _check_sizes(wanted: Bert, found: Bert) -> None:
+    """Checks what no shape of a weight would show."""
+    for name in ("num_heads", "layer_norm_epsilon", "vocab_size"):
+        if getattr(wanted, name) != getattr(found, name):
+            raise UserError(
+                f"{wanted.pretrained} has {name} {getattr(found, name)}; set "
+                f"student.{name} to it, it is {getattr(wanted, name)}"
+            )

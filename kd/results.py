@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from kd.analysis.transport_plan import transport_plan
 from kd.data.prepared import Prepared
 from kd.evaluate import fidelity
 from kd.evaluate.scores import scores
-from kd.evaluate.transport_plan import transport_plan
 from kd.experiment import Experiment
 from kd.fit import Fitted
 from kd.models import hub
-from kd.teacher import Lessons
+from kd.teacher import TeacherOnData
 from kd.train import metrics_log
 
 
@@ -21,7 +21,7 @@ def write(
     directory: pathlib.Path,
     experiment: Experiment,
     data: Prepared,
-    lessons: Lessons | None,
+    teacher: TeacherOnData | None,
     fitted: Fitted,
 ) -> dict[str, Any]:
     """Writes the network, its predictions on dev and a transport plan.
@@ -34,10 +34,10 @@ def write(
         directory / "model", fitted.bert, fitted.params, labels=experiment.data.labels
     )
     predictions = {"labels": labels, "student_logits": fitted.dev_logits}
-    if lessons:
-        predictions["teacher_logits"] = lessons.dev_logits
+    if teacher is not None:
+        predictions["teacher_logits"] = teacher.dev_logits
         plan = transport_plan(
-            experiment.objective, labels, fitted.dev_logits, lessons.dev_logits
+            experiment.objective, labels, fitted.dev_logits, teacher.dev_logits
         )
         np.savez(directory / "plan.npz", allow_pickle=False, **plan)
     np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
@@ -46,12 +46,7 @@ def write(
     best = max(
         (row for row in log if row["split"] == "dev"), key=lambda row: row["accuracy"]
     )
-    return {
-        "teacher": lessons and {
-            **scores(lessons.dev_logits, labels),
-            "num_params": _count(lessons.teacher.params),
-            "source": lessons.source,
-        },
+    results: dict[str, Any] = {
         "student": {
             **scores(fitted.dev_logits, labels),
             "num_params": _count(fitted.params),
@@ -59,14 +54,22 @@ def write(
             "best_accuracy": best["accuracy"],
             "best_step": best["step"],
         },
-        "fidelity": lessons and {
-            "agreement": fidelity.agreement(fitted.dev_logits, lessons.dev_logits),
-            "kl": fidelity.kl(fitted.dev_logits, lessons.dev_logits),
-            "total_variation": fidelity.total_variation(
-                fitted.dev_logits, lessons.dev_logits
-            ),
-        },
-    }  # fmt: skip
+        "teacher": None,
+        "fidelity": None,
+    }
+    if teacher is not None:
+        both = fitted.dev_logits, teacher.dev_logits
+        results["teacher"] = {
+            **scores(teacher.dev_logits, labels),
+            "num_params": _count(teacher.params),
+            "source": teacher.source,
+        }
+        results["fidelity"] = {
+            "agreement": fidelity.agreement(*both),
+            "kl": fidelity.kl(*both),
+            "total_variation": fidelity.total_variation(*both),
+        }
+    return results
 
 
 def _count(params: Any) -> int:

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from kd import config, environment, results, run_directory, teacher
-from kd.data import sources, text
+from kd.data import sources
 from kd.data.prepared import Prepared, prepare
 from kd.data.sources import Corpus
 from kd.experiment import Experiment
 from kd.fit import fit
 from kd.models import hub
 from kd.report.page import write_page
-from kd.teacher import Lessons
+from kd.teacher import TeacherOnData
 
 
-class Host(NamedTuple):
+class Workspace(NamedTuple):
     """Where runs take place."""
 
     runs: pathlib.Path
@@ -31,13 +31,13 @@ class Host(NamedTuple):
     """Shows a line to the person who waits."""
 
 
-def run(experiment: Experiment, name: str, host: Host) -> dict[str, Any]:
+def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, Any]:
     """Runs an experiment to its end, or goes on with a run begun before.
 
     Args:
         experiment: what to run.
         name: of the experiment; the run is in `runs/name/seed`.
-        host: where.
+        workspace: where.
 
     Returns:
         The summary, as in `summary.json`.
@@ -48,10 +48,10 @@ def run(experiment: Experiment, name: str, host: Host) -> dict[str, Any]:
     """
     corpus = sources.load(experiment.data)
     if corpus.notice:
-        host.say(corpus.notice)
-    host.say(f"data: {corpus.origin}")
-    directory = host.runs / name / str(experiment.seed)
-    return _run_in(directory, experiment, corpus, name, host)
+        workspace.say(corpus.notice)
+    workspace.say(f"data: {corpus.origin}")
+    directory = workspace.runs / name / str(experiment.seed)
+    return _run_in(directory, experiment, corpus, name, workspace)
 
 
 def _run_in(
@@ -59,34 +59,46 @@ def _run_in(
     experiment: Experiment,
     corpus: Corpus,
     name: str,
-    host: Host,
+    workspace: Workspace,
     *,
-    wait: bool = False,
+    on_wait: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
-    description = _describe(experiment, corpus, name, host.scale)
-    with run_directory.claim(directory, description, wait=wait):
+    description = _describe(experiment, corpus, name, workspace.scale)
+    with run_directory.claim(directory, description, on_wait=on_wait):
         finished = directory / "summary.json"
         if finished.exists():
-            host.say(f"{directory} holds this run, finished")
+            workspace.say(
+                f"{directory}: finished before; remove the folder to run it again"
+            )
             if not (directory / "report.html").exists():
                 write_page(directory)
             return run_directory.read_json(finished)
         started = time.perf_counter()
-        if experiment.teacher and experiment.teacher.directory:
-            _adopt_tokenizer(experiment.teacher.directory, directory / "model")
+        if experiment.student.pretrained:
+            # Now, not after hours of training a teacher.
+            hub.fetch(experiment.student.pretrained)
+        given = experiment.teacher.directory if experiment.teacher else ""
         data = prepare(
             corpus,
             experiment.tokenizer,
             directory / "model",
             max_length=experiment.widths[-1],
+            adopt=teacher.model_directory(given) if given else None,
         )
-        lessons = _lessons(experiment, data, host) if experiment.teacher else None
+        consulted = _consult_teacher(experiment, data, workspace)
         seconds_teacher = time.perf_counter() - started
-        fitted = fit(experiment, data, lessons, directory, mesh=host.mesh, say=host.say)
+        fitted = fit(
+            experiment,
+            data,
+            consulted,
+            directory,
+            mesh=workspace.mesh,
+            say=workspace.say,
+        )
         summary = {
             "name": name,
             "seed": experiment.seed,
-            "scale": host.scale,
+            "scale": workspace.scale,
             "data": {
                 "source": corpus.source,
                 "origin": corpus.origin,
@@ -94,7 +106,7 @@ def _run_in(
                 "num_train": len(data.train),
                 "num_dev": len(data.dev),
             },
-            **results.write(directory, experiment, data, lessons, fitted),
+            **results.write(directory, experiment, data, consulted, fitted),
             "speed": {
                 "examples_per_second": round(fitted.examples_per_second, 1),
                 "steps": fitted.num_steps,
@@ -114,62 +126,64 @@ def _run_in(
         return summary
 
 
-def _lessons(experiment: Experiment, data: Prepared, host: Host) -> Lessons:
-    """The teacher of an experiment, trained first if it has to be."""
+def _consult_teacher(
+    experiment: Experiment, data: Prepared, workspace: Workspace
+) -> TeacherOnData | None:
+    """What the teacher says about the data; it is trained first if it has to be."""
     wanted = experiment.teacher
-    assert wanted is not None
+    if wanted is None:
+        return None
     if wanted.directory:
         directory, source = teacher.model_directory(wanted.directory), wanted.directory
-        host.say(f"teacher: {directory}")
+        workspace.say(f"teacher: {directory}")
     else:
-        key = teacher.key(wanted.recipe, data.corpus.fingerprint)
-        run_of_teacher = host.runs / "teachers" / key
+        key = teacher.cache_key(wanted.recipe, data.corpus.fingerprint)
+        run_of_teacher = workspace.runs / "teachers" / key
         directory, source = run_of_teacher / "model", f"its recipe, key {key}"
         if (run_of_teacher / "summary.json").exists():
-            host.say(f"teacher: {run_of_teacher}, trained before")
+            workspace.say(f"teacher: {run_of_teacher}, trained before")
         else:
-            host.say(f"teacher: training it in {run_of_teacher}")
+            workspace.say(f"teacher: training it in {run_of_teacher}")
             _run_in(
-                run_of_teacher, wanted.recipe, data.corpus, "teacher", host, wait=True
+                run_of_teacher,
+                wanted.recipe,
+                data.corpus,
+                "teacher",
+                workspace,
+                on_wait=lambda: workspace.say(
+                    "teacher: another process is training it; waiting"
+                ),
             )
+            workspace.say("teacher: done; now the student")
     loaded = teacher.load(
         directory,
         tokenizer=data.tokenizer,
-        num_classes=experiment.data.num_classes,
+        labels=experiment.data.labels,
+        max_length=experiment.widths[-1],
         compute_dtype=experiment.compute_dtype,
     )
-    return teacher.prepare_lessons(
+    return teacher.consult(
         loaded,
         source,
         data,
         on_train=experiment.objective.needs_teacher and wanted.logits == "cached",
         widths=experiment.widths,
-        mesh=host.mesh,
-        cache=host.runs / "teachers" / "logits",
-        say=host.say,
+        mesh=workspace.mesh,
+        cache=workspace.runs / "teachers" / "logits",
+        say=workspace.say,
     )
-
-
-def _adopt_tokenizer(teacher_directory: str, model_directory: pathlib.Path) -> None:
-    source = teacher.model_directory(teacher_directory)
-    if hub.find_file(source, "tokenizer.json") or hub.find_file(source, "vocab.txt"):
-        model_directory.mkdir(parents=True, exist_ok=True)
-        text.save(text.load(source, lowercase=True), model_directory)
 
 
 def _describe(
     experiment: Experiment, corpus: Corpus, name: str, scale: str
 ) -> dict[str, Any]:
-    """What `config.json` says: the experiment and the content of its data.
-
-    Not where the data lie: a run goes on after they were moved.
-    """
-    tree = config.to_json(experiment)
-    for node in (tree, (tree["teacher"] or {}).get("recipe")):
-        if node:
-            del node["data"]["directory"], node["data"]["source"]
+    """What `config.json` says: the experiment and the content of its data."""
+    given = experiment.teacher.directory if experiment.teacher else ""
     return {
         "run": {"name": name, "seed": experiment.seed, "scale": scale},
         "data": {"source": corpus.source, "fingerprint": corpus.fingerprint},
-        "experiment": tree,
+        "teacher": hub.fingerprint(str(teacher.model_directory(given)))
+        if given
+        else "",
+        "experiment": config.to_json(experiment),
     }

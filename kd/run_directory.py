@@ -1,10 +1,11 @@
 """A folder that holds one run, and never another.
 
-config.json      the experiment, fully resolved, and what its data hash to
+config.json      the experiment, every field resolved, and what its data hash to
 metrics.jsonl    one row per logged step and per evaluation
-checkpoints/     the newest states
+checkpoints/     the newest states, while the run is not finished
 model/           the network: safetensors, config, tokenizer
 predictions.npz  logits on dev
+plan.npz         a transport plan between student and teacher on dev
 summary.json     the results; there only when the run is finished
 report.html      the page to look at
 """
@@ -12,26 +13,31 @@ report.html      the page to look at
 import contextlib
 import fcntl
 import json
-import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kd import config
+from kd.atomic import atomic_write
 from kd.errors import UserError
 
 
 @contextlib.contextmanager
 def claim(
-    directory: pathlib.Path, description: dict[str, Any], *, wait: bool = False
+    directory: pathlib.Path,
+    description: dict[str, Any],
+    *,
+    on_wait: Callable[[], Any] | None = None,
 ) -> Iterator[None]:
-    """Makes the folder ours while the run lasts, or goes on with one begun before.
+    """Makes the folder ours while the run lasts, or goes on with a run begun before.
 
     Args:
         directory: created if it isn't there.
         description: what `config.json` says. A folder that says something else is
-            left alone.
-        wait: for another process that is at work in the folder.
+            left alone, unless that run did not get as far as its first checkpoint.
+        on_wait: called before waiting for another process at work in the folder;
+            without it, another process is an error.
 
     Raises:
         UserError: the folder holds another configuration or something that is no
@@ -43,17 +49,25 @@ def claim(
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise UserError(
-                f"{directory}: another process is at work there; wait for it, or "
-                "choose another folder with RUNS="
-            ) from None
+        _take(lock, directory, on_wait)
         path = directory / "config.json"
         if path.exists():
-            _check_same(directory, description, read_json(path))
-        elif any(entry.name != ".lock" for entry in directory.iterdir()):
+            begun_before = read_json(path)
+            changed = config.differences(
+                config.identity(description), config.identity(begun_before)
+            )
+            if changed and _has_results(directory):
+                shown = "; ".join(changed[:3])
+                more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+                raise UserError(
+                    f"{directory} holds a run of another configuration ({shown}{more});"
+                    " choose another folder with RUNS=, or remove this one"
+                )
+            if changed:
+                shutil.rmtree(directory / "model", ignore_errors=True)
+                (directory / "metrics.jsonl").unlink(missing_ok=True)
+                write_json(path, description)
+        elif any(not entry.name.startswith(".") for entry in directory.iterdir()):
             raise UserError(
                 f"{directory} holds files but no config.json, so it is no run of ours; "
                 "choose another folder with RUNS="
@@ -63,26 +77,29 @@ def claim(
         yield
 
 
-def _check_same(directory, ours, theirs):
-    changed = config.differences(ours, theirs)
-    if changed:
-        shown = "; ".join(changed[:3])
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise UserError(
-            f"{directory} holds a run of another configuration ({shown}{more}); choose "
-            "another folder with RUNS=, or remove this one"
-        )
+def _take(lock: Any, directory: pathlib.Path, on_wait: Callable[[], Any] | None):
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if on_wait is None:
+            raise UserError(
+                f"{directory}: another process is at work there; wait for it, or "
+                "choose another folder with RUNS="
+            ) from None
+        on_wait()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _has_results(directory: pathlib.Path) -> bool:
+    saved = (directory / "checkpoints").glob("[0-9]*")
+    return (directory / "summary.json").exists() or any(saved)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes the file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2, allow_nan=True)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    text = json.dumps(value, indent=2, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text + "\n")
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from kd import config
+from kd.atomic import atomic_write
 from kd.data import text
 from kd.data.prepared import Prepared
 from kd.data.text import Encoded
@@ -23,7 +24,7 @@ from kd.errors import UserError
 from kd.evaluate.predict import predictor
 from kd.experiment import Experiment
 from kd.models import hub
-from kd.models.bert import Bert, ComputeDtype
+from kd.models.bert import ComputeDtype
 from kd.train.mesh import replicate
 from kd.types import Model, Params
 
@@ -31,25 +32,21 @@ from kd.types import Model, Params
 class LoadedTeacher(NamedTuple):
     """A frozen network, ready to be asked."""
 
-    bert: Bert
     model: Model
     params: Params
     fingerprint: str
-    """SHA-256 of its weights."""
-    compute_dtype: ComputeDtype
+    """Of everything that its logits depend on, beside the input."""
 
 
-def key(recipe: Experiment, corpus_fingerprint: str) -> str:
+def cache_key(recipe: Experiment, corpus_fingerprint: str) -> str:
     """A name for the teacher that a recipe gives: 12 hexadecimal digits.
 
     Everything that determines the weights goes in: task, records, tokenizer, model,
     recipe, seed. Where the records lie and how often progress is logged do not.
     """
-    tree = config.to_json(recipe)
-    for harmless in ("evaluate_every", "save_every", "log_every"):
-        del tree[harmless]
-    for place in ("source", "directory"):
-        del tree["data"][place]
+    tree = config.identity(config.to_json(recipe))
+    tree["student"]["pretrained"] = hub.fingerprint(recipe.student.pretrained)
+    tree["tokenizer"]["vocabulary"] = hub.fingerprint(recipe.tokenizer.vocabulary)
     everything = json.dumps([tree, corpus_fingerprint], sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:12]
 
@@ -65,55 +62,65 @@ def load(
     directory: pathlib.Path,
     *,
     tokenizer: tokenizers.Tokenizer,
-    num_classes: int,
+    labels: Sequence[str],
+    max_length: int,
     compute_dtype: ComputeDtype,
 ) -> LoadedTeacher:
-    """Loads a trained teacher.
+    """Loads a trained teacher and checks that it fits the student's task.
+
+    Args:
+        directory: with `model.safetensors`, `config.json` and the tokenizer.
+        tokenizer: of the student.
+        labels: names of the task's classes.
+        max_length: tokens of the longest example.
+        compute_dtype: of its activations.
 
     Raises:
-        UserError: there is none, it has another number of classes than the task, or
-            it was trained with another tokenizer.
+        UserError: there is no fine-tuned network, its classes are not those of the
+            task, its tokenizer is another, or it is too short for the examples.
     """
-    bert, labels = hub.read_config(directory)
-    if len(labels) != num_classes:
+    bert, found = hub.read_config(directory)
+    if len(found) != len(labels):
         raise UserError(
-            f"{directory}: the teacher has {len(labels)} classes, the task has "
-            f"{num_classes}"
+            f"{directory}: the teacher has {len(found)} classes, the task has "
+            f"{len(labels)}"
         )
-    if bert.vocab_size < tokenizer.get_vocab_size():
+    if set(found) == set(labels) and tuple(found) != tuple(labels):
         raise UserError(
-            f"{directory}: the teacher knows {bert.vocab_size} tokens, the tokenizer "
-            f"has {tokenizer.get_vocab_size()}"
+            f"{directory}: the teacher's classes are {', '.join(found)} in this order, "
+            f"the task's {', '.join(labels)}"
         )
-    if hub.find_file(directory, "tokenizer.json") is not None:
-        own = text.load(directory, lowercase=True)
-        if own.get_vocab() != tokenizer.get_vocab():
-            raise UserError(
-                f"{directory}: the teacher was trained with another vocabulary; give "
-                "teacher.recipe.tokenizer and tokenizer the same fields"
-            )
-    model = bert.build(num_classes, compute_dtype=compute_dtype)
-    example = {
-        "tokens": np.zeros((1, 1), np.int32),
-        "token_mask": np.ones((1, 1), bool),
-    }
+    if bert.max_length < max_length:
+        raise UserError(
+            f"{directory}: the teacher takes {bert.max_length} tokens, the last of "
+            f"widths is {max_length}"
+        )
+    own = text.load(directory, lowercase=True)
+    if text.fingerprint(own) != text.fingerprint(tokenizer):
+        raise UserError(
+            f"{directory}: the teacher's tokenizer is not the student's; both must "
+            "split text in the same way"
+        )
+    model = bert.build(len(labels), compute_dtype=compute_dtype)
     params, fresh, _ = hub.load_pretrained(
-        directory, jax.eval_shape(model.init, jax.random.key(0), example)
+        directory, jax.eval_shape(model.init, jax.random.key(0), {})
     )
     if fresh:
         raise UserError(
             f"{directory} has no {' and no '.join(fresh)}: it is not fine-tuned, so it "
             "can be no teacher"
         )
-    with open(directory / "model.safetensors", "rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
-    return LoadedTeacher(bert, model, params, fingerprint, compute_dtype)
+    digest = hashlib.sha256(f"{bert} {compute_dtype}".encode())
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf).data)
+    return LoadedTeacher(model, params, digest.hexdigest())
 
 
-class Lessons(NamedTuple):
+class TeacherOnData(NamedTuple):
     """A teacher and what it says about the data."""
 
-    teacher: LoadedTeacher
+    model: Model
+    params: Params
     source: str
     """Where it comes from, for the record."""
     dev_logits: Float[np.ndarray, "num_dev v"]
@@ -121,7 +128,7 @@ class Lessons(NamedTuple):
     """None where it is asked anew in every step, or not at all."""
 
 
-def prepare_lessons(
+def consult(
     teacher: LoadedTeacher,
     source: str,
     data: Prepared,
@@ -131,12 +138,12 @@ def prepare_lessons(
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
-) -> Lessons:
+) -> TeacherOnData:
     """Asks the teacher about dev and, if `on_train`, about the training split.
 
     Args:
         teacher: whom to ask.
-        source: see `Lessons`.
+        source: see `TeacherOnData`.
         data: what about.
         on_train: whether to compute the logits on the training split, or read them
             from `cache`.
@@ -154,19 +161,24 @@ def prepare_lessons(
         if train_logits is None:
             _write_logits(path, predict(params, data.train))
             train_logits = np.load(path, mmap_mode="r", allow_pickle=False)
-    return Lessons(teacher, source, predict(params, data.dev), train_logits)
+    dev_logits = predict(params, data.dev)
+    return TeacherOnData(
+        teacher.model, teacher.params, source, dev_logits, train_logits
+    )
 
 
 def _logits_key(teacher: LoadedTeacher, split: Encoded) -> str:
     # The weights and the token ids themselves, so that logits of another teacher or
     # of other data are never taken for these.
-    digest = hashlib.sha256(f"{teacher.fingerprint} {teacher.compute_dtype}".encode())
+    digest = hashlib.sha256(teacher.fingerprint.encode())
     for array in (split.tokens, split.segments, split.offsets):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 
-def _read_logits(path, num_examples, say):
+def _read_logits(
+    path: pathlib.Path, num_examples: int, say: Callable[[str], Any]
+) -> Float[np.ndarray, "num_train v"] | None:
     if not path.exists():
         return None
     try:
@@ -179,9 +191,7 @@ def _read_logits(path, num_examples, say):
     return None
 
 
-def _write_logits(path, logits):
+def _write_logits(path: pathlib.Path, logits: Float[np.ndarray, "n v"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
+    with atomic_write(path, "wb") as file:
         np.save(file, logits, allow_pickle=False)
-    temporary.replace(path)

@@ -60,3 +60,13 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     key: Any
     """Root of all randomness; step `i` uses `fold_in(key, i)`."""
+
+
+class Procedure(NamedTuple):
+    """Who supplies the batch and who learns, as two pure functions."""
+
+    init: Callable[[PRNGKeyArray, Params, Params, Batch], TrainState]
+    """(key, student parameters, teacher parameters, any batch) -> state"""
+    step: Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
+    """(state, teacher parameters, batch) -> (next state, metrics); compiled, and
+    the memory of the state given is reused for the one returned."""

@@ -30,7 +30,7 @@ from kd.divergences import KL, SinKD
 from kd.experiment import Experiment, Teacher
 from kd.models.bert import Bert
 from kd.objective import CrossEntropy
-from kd.run import Host
+from kd.run import Workspace
 from kd.train.mesh import data_mesh
 from kd.train.optimizer import AdamW
 
@@ -88,15 +88,15 @@ def tiny_experiment() -> Experiment:
     )
 
 
-class TinyHost(NamedTuple):
-    """A place to run experiments in, and what was said there."""
+class Place(NamedTuple):
+    """Somewhere to run experiments, and what was said there."""
 
-    host: Host
+    workspace: Workspace
     said: list[str]
 
 
 @pytest.fixture
-def tiny_host(tmp_path: Path) -> TinyHost:
+def place(tmp_path: Path) -> Place:
     """Runs go to the test's own folder."""
     said: list[str] = []
-    return TinyHost(Host(tmp_path / "runs", "mini", data_mesh(), said.append), said)
+    return Place(Workspace(tmp_path / "runs", "mini", data_mesh(), said.append), said)

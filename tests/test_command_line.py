@@ -49,7 +49,11 @@ def test_unknown_name_lists_the_experiments(capsys):
         (["batch_size"], "expected field=value"),
         (["--data-dir", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--source", "local"], "needs DATA_DIR"),
-        ([*BUNDLED, "student.pretrained=/no/such/model"], "/no/such/model"),
+        (
+            [*BUNDLED, "student.pretrained=/no/such/model", "tokenizer.vocabulary=/no"],
+            "/no/such/model",
+        ),
+        ([*BUNDLED, "--data-dir", "data"], "DATA_DIR is not read with SOURCE=bundled"),
         ([*BUNDLED, "--runs", "/proc/runs"], "cannot write to /proc/runs"),
     ],
 )

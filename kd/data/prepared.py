@@ -20,22 +20,30 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    corpus: Corpus, wanted: WordPiece, directory: pathlib.Path, *, max_length: int
+    corpus: Corpus,
+    wanted: WordPiece,
+    directory: pathlib.Path,
+    *,
+    max_length: int,
+    adopt: pathlib.Path | None = None,
 ) -> Prepared:
-    """Encodes a corpus with the tokenizer in a directory, made first if it isn't there.
+    """Encodes a corpus with the tokenizer in a directory, put there first if need be.
 
     Args:
         corpus: the records.
         wanted: the tokenizer to build where the directory has none.
         directory: of the network that the tokenizer belongs to.
         max_length: tokens of the longest example; longer ones are cut.
+        adopt: directory of a teacher whose tokenizer to take instead of `wanted`.
     """
-    if (directory / "tokenizer.json").exists():
-        tokenizer = text.load(directory, lowercase=wanted.lowercase)
-    else:
-        tokenizer = wanted.build(corpus.train)
-        directory.mkdir(parents=True, exist_ok=True)
-        text.save(tokenizer, directory)
+    if not (directory / "tokenizer.json").exists():
+        made = (
+            text.load(adopt, lowercase=wanted.lowercase)
+            if adopt
+            else wanted.build(corpus.train)
+        )
+        text.save(made, directory)
+    tokenizer = text.load(directory, lowercase=wanted.lowercase)
     return Prepared(
         corpus,
         tokenizer,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import WordPieceTrainer
 
+from kd.atomic import atomic_write
 from kd.data.sources import Records
 from kd.errors import UserError
 from kd.models import hub
@@ -73,16 +74,20 @@ def train(texts: list[str], *, size: int, lowercase: bool) -> tokenizers.Tokeniz
 
 
 def load(name: str | pathlib.Path, *, lowercase: bool) -> tokenizers.Tokenizer:
-    """The tokenizer of a checkpoint, from its `vocab.txt` or `tokenizer.json`."""
-    vocabulary = hub.find_file(name, "vocab.txt")
-    if vocabulary is not None:
-        model = models.WordPiece.from_file(str(vocabulary), unk_token="[UNK]")
-        tokenizer = _bert(model, lowercase=lowercase)
-    elif (description := hub.find_file(name, "tokenizer.json")) is not None:
+    """The tokenizer of a checkpoint, from its `tokenizer.json` or `vocab.txt`.
+
+    Args:
+        name: directory or hub name.
+        lowercase: for `vocab.txt`, which does not say; `tokenizer.json` does.
+    """
+    if (description := hub.find_file(name, "tokenizer.json")) is not None:
         tokenizer = tokenizers.Tokenizer.from_file(str(description))
         # Padding and truncation are the pipeline's business, whatever was saved.
         tokenizer.no_padding()
         tokenizer.no_truncation()
+    elif (vocabulary := hub.find_file(name, "vocab.txt")) is not None:
+        model = models.WordPiece.from_file(str(vocabulary), unk_token="[UNK]")
+        tokenizer = _bert(model, lowercase=lowercase)
     else:
         raise UserError(
             f"{name}: no tokenizer there; expected vocab.txt or tokenizer.json"
@@ -94,11 +99,14 @@ def load(name: str | pathlib.Path, *, lowercase: bool) -> tokenizers.Tokenizer:
 
 
 def save(tokenizer: tokenizers.Tokenizer, directory: pathlib.Path) -> None:
-    """Writes `tokenizer.json` and `vocab.txt` as Hugging Face expects them."""
-    tokenizer.save(str(directory / "tokenizer.json"))
+    """Writes `vocab.txt` and `tokenizer.json` as Hugging Face expects them."""
+    directory.mkdir(parents=True, exist_ok=True)
     by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    text = "".join(f"{token}\n" for token, _ in by_id)
-    (directory / "vocab.txt").write_text(text, encoding="utf-8")
+    with atomic_write(directory / "vocab.txt") as file:
+        file.writelines(f"{token}\n" for token, _ in by_id)
+    # Last, because `load` goes by it.
+    with atomic_write(directory / "tokenizer.json") as file:
+        file.write(tokenizer.to_str(pretty=True))
 
 
 def fingerprint(tokenizer: tokenizers.Tokenizer) -> str:

@@ -166,8 +166,11 @@ class SoftCrossEntropy(_Softened):
 def _relative_entropy(
     log_a: Float[Array, "b v"], log_b: Float[Array, "b v"]
 ) -> Float[Array, "b"]:
-    """sum_v a (log a - log b), with value and gradient right where a = 0."""
-    possible = log_a > -jnp.inf
+    """sum_v a (log a - log b), with value and gradient right where a = 0.
+
+    Also where a is 0 in floating point only and b is 0 in truth.
+    """
+    possible = jnp.exp(log_a) > 0
     log_a = jnp.where(possible, log_a, 0)
     log_b = jnp.where(possible, log_b, 0)
     ratio = jnp.exp(log_a) * (log_a - log_b)

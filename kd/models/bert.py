@@ -18,7 +18,7 @@ from kd.errors import UserError
 from kd.types import Batch, Model, Outputs, Params
 
 ComputeDtype = Literal["float32", "bfloat16"]
-"""Of matrix products; parameters, norms, softmax and logits stay float32."""
+"""Of activations; parameters, softmax, norm statistics and logits stay float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,7 +237,9 @@ class _Layer(nn.Module):
         query = dense(bert.width, name="query")(x).reshape(heads)
         key = dense(bert.width, name="key")(x).reshape(heads)
         value = dense(bert.width, name="value")(x).reshape(heads)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key).astype(jnp.float32)
+        scores = jnp.einsum(
+            "bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32
+        )
         # The mask is finite, so that a row without any real token gives uniform
         # attention and zero gradients rather than NaN.
         probs = jax.nn.softmax(

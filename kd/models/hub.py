@@ -4,6 +4,7 @@ A checkpoint is a directory, or a name on the hub, with `config.json` and
 `model.safetensors`. Pickled weights (`pytorch_model.bin`) are never opened.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kd.atomic import atomic_write
 from kd.errors import UserError
 from kd.models.bert import Bert
 from kd.types import Params
@@ -112,8 +114,8 @@ def find_file(name_or_directory: str | os.PathLike[str], filename: str) -> Path 
         return Path(huggingface_hub.hf_hub_download(name, filename))
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise UserError(
-            f"{name}: no such directory, and the hub cannot be reached for {filename}; "
-            "give a directory with config.json and model.safetensors"
+            f"{name}: no such directory, and {filename} cannot be downloaded from the "
+            "hub (no network?); give a directory that has it"
         ) from error
     except huggingface_hub.errors.EntryNotFoundError:
         return None
@@ -127,6 +129,35 @@ def find_file(name_or_directory: str | os.PathLike[str], filename: str) -> Path 
     except (huggingface_hub.errors.HfHubHTTPError, OSError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"{name}: {filename} cannot be downloaded: {reason}") from error
+
+
+def fetch(name_or_directory: str) -> None:
+    """Makes sure that a checkpoint's config and weights are at hand.
+
+    Raises:
+        UserError: they are not, and cannot be downloaded.
+    """
+    read_config(name_or_directory)
+    _weight_files(name_or_directory)
+
+
+def fingerprint(name_or_directory: str) -> str:
+    """What identifies a checkpoint: its name on the hub, or its files in a directory.
+
+    Returns:
+        The name itself, or the SHA-256 of a directory's weights, config and
+        vocabulary.
+    """
+    directory = Path(name_or_directory).expanduser()
+    if not name_or_directory or not directory.is_dir():
+        return name_or_directory
+    digest = hashlib.sha256()
+    for path in sorted(directory.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".txt"):
+            digest.update(path.name.encode())
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
 
 
 def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
@@ -247,8 +278,10 @@ def save_pretrained(
     directory.mkdir(parents=True, exist_ok=True)
     # transformers refuses safetensors that do not say which framework they are for.
     weights = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-    _replace(directory / "model.safetensors", weights)
-    _replace(directory / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+    with atomic_write(directory / "model.safetensors", "wb") as file:
+        file.write(weights)
+    with atomic_write(directory / "config.json") as file:
+        file.write(json.dumps(config, indent=2) + "\n")
 
 
 def _tensor_name(keys: tuple[str, ...]) -> str:
@@ -307,10 +340,3 @@ def _check_shape(
     raise UserError(
         f"{source} {problem}: {name} is {list(shape)}, expected {list(expected)}"
     )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Writes a file that is, at any time, either the old or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -6,26 +6,14 @@ is the special case of an objective that needs no teacher.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import PRNGKeyArray
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd.objective import Mix
-from kd.types import Batch, Metrics, Model, Outputs, Params, TrainState
-
-
-class Procedure(NamedTuple):
-    """Who supplies the batch and who learns, as two pure functions."""
-
-    init: Callable[[PRNGKeyArray, Params, Params, Batch], TrainState]
-    """(key, student parameters, teacher parameters, any batch) -> state"""
-    step: Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
-    """(state, teacher parameters, batch) -> (next state, metrics); compiled, and
-    the memory of the state given is reused for the one returned."""
+from kd.types import Batch, Model, Outputs, Params, Procedure, TrainState
 
 
 def offline(
@@ -35,6 +23,7 @@ def offline(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
+    mesh: Mesh | None = None,
 ) -> Procedure:
     """Trains the student, and the objective's own parameters, on given batches.
 
@@ -48,6 +37,8 @@ def offline(
             to save memory. Gradients and metrics are averaged by the number of
             unmasked examples, which gives those of the whole batch, except for
             losses that couple its examples: they see one part at a time.
+        mesh: of the devices that batches are sharded over. States and metrics are then
+            the same on all of them after every step, whatever the compiler prefers.
 
     Returns:
         The procedure; metrics are those of the objective and `grad_norm`, before
@@ -121,7 +112,9 @@ def offline(
         shape = (rows.shape[0] // num_microbatches, num_microbatches)
         return rows.reshape(shape + rows.shape[1:]).swapaxes(0, 1)
 
-    @functools.partial(jax.jit, donate_argnames="state")
+    everywhere = NamedSharding(mesh, PartitionSpec()) if mesh else None
+
+    @functools.partial(jax.jit, donate_argnames="state", out_shardings=everywhere)
     def step(state, teacher_params, batch):
         key = jax.random.fold_in(state.key, state.step)
         gradient_of = whole if num_microbatches == 1 else in_parts

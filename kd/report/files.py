@@ -47,7 +47,7 @@ class Run:
         return steps, np.array([row[name] for row in rows], dtype=np.float64)
 
     def terms(self) -> list[str]:
-        """Names `loss/...` of the terms of the loss, in the order of the mix."""
+        """Names `loss/...` of the terms of the loss."""
         training = (row for row in self.rows if row.get("split") == "train")
         names = dict.fromkeys(name for row in training for name in row)
         return [name for name in names if name.startswith("loss/")]

@@ -2,11 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from kd.atomic import atomic_write
 from kd.report import figures
 from kd.report.files import Run, read_run
 from kd.report.markup import Markup, document, element, table
@@ -19,7 +19,7 @@ def write_page(run_directory: str | Path) -> Path:
     """Writes report.html into the directory of a finished run.
 
     Args:
-        run_directory: see `kd.report.run.read_run` for what it must hold.
+        run_directory: see `kd.report.files.read_run` for what it must hold.
 
     Returns:
         The path of the page; a page that was there is replaced in one step.
@@ -29,12 +29,8 @@ def write_page(run_directory: str | Path) -> Path:
     """
     page = render(read_run(run_directory))
     path = Path(run_directory) / "report.html"
-    draft = path.with_name(f".report.html.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic_write(path) as file:
+        file.write(page)
     return path
 
 
@@ -62,8 +58,6 @@ def render(run: Run) -> str:
 def _facts(summary: Summary) -> Iterator[str]:
     yield f"seed {described(summary.get('seed'))}"
     yield f"scale {described(summary.get('scale'))}"
-    if summary.get("paper"):
-        yield f"paper: {described(summary['paper'])}"
     if summary.get("finished"):
         yield f"finished {described(summary['finished'])}"
 

@@ -64,8 +64,6 @@ def final_table(
         f"teacher {duration(speed.get('seconds_teacher'))}, "
         f"in all {duration(speed.get('seconds_total'))}",
     )
-    if summary.get("paper"):
-        lines += _line("paper", described(summary["paper"]))
     if directory is not None:
         for label, name in (("page", "report.html"), ("numbers", "summary.json")):
             lines.append(f"{label:<{INDENT}}{Path(directory) / name}")

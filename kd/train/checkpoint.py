@@ -7,6 +7,7 @@ because the order of the data is a pure function of the seed, and the cursor in
 
 import contextlib
 import pathlib
+import time
 import zlib
 from typing import Any, cast
 
@@ -66,14 +67,14 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState | None, list[str]]:
         """The newest checkpoint that is whole.
 
-        Damaged ones are removed, since their steps will be reached again.
+        Others are set aside, since their steps will be reached again.
 
         Args:
             like: a state of the same structure, shapes, dtypes and shardings.
 
         Returns:
             The state, or None where there is no checkpoint, and one line on every
-            checkpoint that was found damaged.
+            checkpoint that could not be read.
         """
         problems: list[str] = []
         for step in reversed(self.steps):
@@ -87,9 +88,20 @@ class Checkpoints:
                 return cast(TrainState, state), problems
             except Exception as error:  # whatever a damaged file makes a reader raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
-                problems.append(f"checkpoint of step {step} is damaged ({reason:.120})")
-                self._checkpointer.delete(step, missing_ok=True)
+                aside = self._set_aside(step)
+                problems.append(
+                    f"the checkpoint of step {step} cannot be read ({reason:.120}); "
+                    f"moved to {aside}"
+                )
         return None, problems
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        aside = self.directory.with_name("damaged-checkpoints")
+        aside.mkdir(exist_ok=True)
+        target = aside / f"{step}-{time.time_ns()}"
+        (self.directory / str(step)).rename(target)
+        self._checkpointer.reload()
+        return target
 
     def close(self) -> None:
         # A save that failed raised already, in `save`; here it would raise once more.

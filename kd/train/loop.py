@@ -6,7 +6,6 @@ in blocks, so that the device never waits for the host.
 """
 
 import dataclasses
-import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -20,24 +19,13 @@ from jax.sharding import Mesh
 
 from kd.data.pipeline import TrainingBatches
 from kd.errors import UserError
-from kd.procedures.offline import Procedure
 from kd.train.checkpoint import Checkpoints
 from kd.train.mesh import shard_batch
 from kd.train.metrics_log import MetricsLog
-from kd.types import Params, TrainState
+from kd.train.signals import Interrupted, StopSignals
+from kd.types import Params, Procedure, TrainState
 
 _FETCH_EVERY = 32
-
-
-class Interrupted(Exception):
-    """A signal asked to stop; the state was saved first."""
-
-    def __init__(self, signal_number: int, step: int):
-        super().__init__(
-            f"stopped by {signal.Signals(signal_number).name} at step {step}, which "
-            "is saved; the same command goes on from there"
-        )
-        self.exit_status = 128 + signal_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +92,7 @@ def train(
         say(f"resuming after step {start} of {pace.num_steps}")
 
     with (
-        _signals() as received,
+        StopSignals() as received,
         tqdm.tqdm(
             total=pace.num_steps * batches.batch_size,
             initial=start * batches.batch_size,
@@ -121,6 +109,7 @@ def train(
             last = step == pace.num_steps
             if step > start and (last or step % pace.evaluate_every == 0):
                 block.flush()
+                _check_parameters(state, checkpoints)
                 found = evaluate(state.params["student"])
                 log.write(
                     {"step": step, "epoch": step / pace.steps_per_epoch}
@@ -137,7 +126,13 @@ def train(
                 log.sync()
                 checkpoints.save(state)
             if stopped_by and not last:
-                raise Interrupted(stopped_by, step)
+                goes_on = "the same command goes on from there"
+                raise Interrupted(
+                    stopped_by,
+                    f"at step {step}, which is saved; {goes_on}"
+                    if step > start
+                    else f"before step {step + 1}; {goes_on}",
+                )
             if last:
                 break
             block.begin()
@@ -204,11 +199,12 @@ class _Block:
         self._steps = []
 
     def _check_finite(self, step, metrics):
-        # The terms come before their sum, so that the culprit is named.
-        for name in sorted(metrics, key=lambda name: name == "loss"):
-            if not np.isfinite(metrics[name]):
-                what = f"{name} is {float(metrics[name])} at step {step}"
-                raise _not_finite(what, self._checkpoints)
+        wrong = [name for name, value in metrics.items() if not np.isfinite(value)]
+        if wrong:
+            # A term of the loss is the cause; the sum and the gradient follow it.
+            terms = [name for name in wrong if name.startswith("loss/")] or wrong
+            what = " and ".join(f"{name} is {float(metrics[name])}" for name in terms)
+            raise _not_finite(f"{what} at step {step}", self._checkpoints)
 
 
 @jax.jit
@@ -226,35 +222,12 @@ def _check_parameters(state, checkpoints):
 def _not_finite(what, checkpoints):
     saved = checkpoints.steps
     good = (
-        f"the last good checkpoint is that of step {saved[-1]} in "
+        f"the last checkpoint, known to be finite, is that of step {saved[-1]} in "
         f"{checkpoints.directory}"
         if saved
         else "there is no checkpoint yet"
     )
-    return UserError(f"{what}; {good}; a smaller optimizer.learning_rate often helps")
-
-
-class _signals:
-    """Notes SIGTERM and SIGINT instead of dying; a second one is obeyed at once."""
-
-    def __enter__(self):
-        self.number: int | None = None
-        self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            try:
-                self._before[number] = signal.signal(number, self._note)
-            except ValueError:  # not in the main thread: signals are others' business
-                break
-        return self
-
-    def _note(self, number, frame):
-        self.number = number
-        self._restore()
-
-    def _restore(self):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def __exit__(self, *exception):
-        self._restore()
+    return UserError(
+        f"{what}; {good}; to try a smaller optimizer.learning_rate choose another "
+        "folder with RUNS="
+    )

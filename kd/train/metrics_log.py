@@ -5,6 +5,8 @@ import os
 import pathlib
 from typing import Any
 
+from kd.atomic import atomic_write
+
 
 class MetricsLog:
     """Appends rows; forgets those beyond the step at which a run resumes.
@@ -30,10 +32,9 @@ class MetricsLog:
         """Drops the rows of steps later than `after`."""
         self.sync()
         kept = [row for row in read(self.path) if row["step"] <= after]
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._file.close()
-        temporary.replace(self.path)
+        with atomic_write(self.path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
         self._file = open(self.path, "a", encoding="utf-8")
         self._board = _tensorboard(self.path.parent / "tensorboard", after + 1)
 

@@ -1,0 +1,145 @@
+"""What every benchmark does: time in interleaved blocks, say on what, keep the rest.
+
+A result is one JSON file with the raw seconds of every block; `benchmarks.tables`
+makes the tables of README.md from it.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import os
+import pathlib
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tqdm
+
+from kd import config, environment
+from kd.errors import UserError
+from kd.experiment import Experiment
+from kd.run_directory import write_json
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def race(
+    contenders: Mapping[str, Callable[[int], Any]],
+    examples: Sequence[int],
+    *,
+    title: str,
+) -> dict[str, Any]:
+    """Times contenders on the same blocks of work, one block each in turn.
+
+    What slows the machine down for a while then hits all of them. Who begins changes
+    from block to block, since one leaves caches and clocks to the next.
+
+    Args:
+        contenders: `contenders[name](i)` does block i and returns when it is done.
+            The first one is compared with the others. All are warm already.
+        examples: training examples in every block.
+        title: what the blocks are.
+
+    Returns:
+        The title, `examples`, and the seconds of every contender, a number a block.
+    """
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for i in tqdm.trange(len(examples), desc=title, disable=None):
+        turn = i % len(names)
+        for name in names[turn:] + names[:turn]:
+            seconds[name].append(timed(contenders[name], i))
+    return {"title": title, "examples": list(examples), "seconds": seconds}
+
+
+def timed(work: Callable[..., Any], *arguments: Any) -> float:
+    """Seconds that a call takes."""
+    started = time.perf_counter()
+    work(*arguments)
+    return time.perf_counter() - started
+
+
+def parser(benchmark: str, description: str | None) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{benchmark}",
+        description=(description or "").partition("\n")[0],
+    )
+    parser.add_argument(
+        "--data-dir", help="folder with SST-2/train.tsv (.gz, .xz); else bundled data"
+    )
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=RESULTS / f"{benchmark}.json"
+    )
+    return parser
+
+
+def mini_experiment(data_dir: str | None) -> Experiment:
+    """`sst2_sinkd` at scale mini, on local data or on those bundled with the code."""
+    experiment = config.load("sst2_sinkd", "mini")
+    source = "local" if data_dir else "bundled"
+    experiment = config.override(experiment, f"data.source={source}")
+    return config.override(experiment, f"data.directory={data_dir or ''}")
+
+
+def write_result(output: pathlib.Path, benchmark: Callable[[], dict[str, Any]]) -> int:
+    """Runs a benchmark and keeps its result with the circumstances.
+
+    Returns:
+        The exit status: 0, or 2 after one line that says what was wrong.
+    """
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    load_before = os.getloadavg()
+    try:
+        found = benchmark()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    circumstances = {
+        "started": started,
+        "machine": machine(),
+        "versions": versions(),
+        "load_average": {"before": load_before, "after": os.getloadavg()},
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, circumstances | found)
+    print(f"written: {output}")
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """The processor, how many cores of it this process may use, and the system."""
+    return {
+        "cpu": _cpu_model(),
+        "num_cores": len(os.sched_getaffinity(0)),
+        "architecture": platform.machine(),
+        "system": platform.system(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Those of a run, and of PyTorch where it is installed."""
+    found = environment.versions()
+    for name in ("torch", "transformers"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    described: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        described.setdefault(name.strip(), value.strip())
+    model = described.get("model name", platform.processor() or "unknown")
+    # Virtual machines hide the model; family and number still tell the generation.
+    family, number = described.get("cpu family"), described.get("model")
+    return f"{model} (family {family}, model {number})" if family else model

@@ -1,0 +1,189 @@
+"""The same student, loss and optimizer in PyTorch: the other side of a comparison.
+
+The network is `BertForSequenceClassification` of transformers, loaded from what
+`kd.models.hub` wrote. Everything else is written as one would for speed there.
+"""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import transformers
+
+from benchmarks.student import HostBatch
+from kd.divergences import KL, SinKD
+from kd.experiment import Experiment
+from kd.objective import CrossEntropy
+
+Batch = dict[str, torch.Tensor]
+Sinkhorn = Literal["matrix", "scaling"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Choices that PyTorch leaves open and that decide how fast it is."""
+
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    optimizer: Literal["fused", "foreach"] = "fused"
+    sinkhorn: Sinkhorn = "matrix"
+    compiled: bool = False
+
+    def __str__(self) -> str:
+        parts = [f"attention {self.attention}", f"AdamW {self.optimizer}",
+                 f"Sinkhorn {self.sinkhorn}"]  # fmt: skip
+        return ", ".join(["compiled"] * self.compiled + parts)
+
+
+class Losses(NamedTuple):
+    """Weights and settings of the three terms, read off the experiment."""
+
+    ce: float
+    kl: tuple[float, KL]
+    sinkd: tuple[float, SinKD]
+
+
+def losses(experiment: Experiment) -> Losses:
+    """The terms of `sst2_sinkd`; another objective is a mistake."""
+    ce, kl, sinkd = experiment.objective.terms
+    assert isinstance(ce.loss, CrossEntropy) and isinstance(kl.loss, KL)
+    assert isinstance(sinkd.loss, SinKD) and sinkd.loss.convention == "invariant"
+    assert isinstance(ce.weight, float) and kl.loss.temperature_squared
+    return Losses(ce.weight, (kl.weight, kl.loss), (sinkd.weight, sinkd.loss))
+
+
+class Trainer:
+    """Forward, loss, backward, clipping and AdamW, as `benchmarks.student.Trainer`."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        checkpoint: pathlib.Path,
+        variant: Variant,
+    ):
+        self._network = transformers.BertForSequenceClassification.from_pretrained(
+            checkpoint, attn_implementation=variant.attention
+        ).train()
+        self._params = list(self._network.parameters())
+        recipe = experiment.optimizer
+        matrices = [p for p in self._params if p.ndim > 1]
+        others = [p for p in self._params if p.ndim <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": recipe.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=recipe.learning_rate,
+            betas=(recipe.b1, recipe.b2),
+            eps=recipe.epsilon,
+            **{variant.optimizer: True},  # pyrefly: ignore
+        )
+        self._clip = recipe.clip
+        schedule = recipe.schedule(experiment.num_steps)
+        self._rates = np.asarray(
+            [schedule(i) for i in range(experiment.num_steps)]
+        ).tolist()
+        self._num_steps = 0
+        terms = losses(experiment)
+
+        def loss(batch: Batch) -> torch.Tensor:
+            return objective(
+                self._forward(batch),
+                batch["teacher_logits"],
+                batch["labels"],
+                terms,
+                variant.sinkhorn,
+            )
+
+        self._loss = torch.compile(loss, dynamic=False) if variant.compiled else loss
+
+    def prepare(self, batches: Iterable[HostBatch]) -> list[Batch]:
+        """The batches as tensors, integers as PyTorch wants them."""
+        return [
+            {
+                "tokens": torch.from_numpy(batch["tokens"]).long(),
+                "token_mask": torch.from_numpy(batch["token_mask"]).long(),
+                "labels": torch.from_numpy(batch["labels"]).long(),
+                "teacher_logits": torch.from_numpy(batch["teacher_logits"]),
+            }
+            for batch in batches
+        ]
+
+    def _forward(self, batch: Batch) -> torch.Tensor:
+        tokens, token_mask = batch["tokens"], batch["token_mask"]
+        return self._network(input_ids=tokens, attention_mask=token_mask).logits
+
+    def logits(self, batch: Batch) -> torch.Tensor:
+        """What the network says, with dropout off."""
+        self._network.eval()
+        with torch.no_grad():
+            found = self._forward(batch)
+        self._network.train()
+        return found
+
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        self._optimizer.zero_grad()
+        loss = self._loss(batch)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self._params, self._clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rates[min(self._num_steps, len(self._rates) - 1)]
+        self._optimizer.step()
+        self._num_steps += 1
+        return {"loss": loss.detach(), "grad_norm": norm}
+
+    def run(self, batches: Iterable[Any]) -> None:
+        for batch in batches:
+            self.step(batch)
+
+
+def objective(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    labels: torch.Tensor,
+    terms: Losses,
+    sinkhorn: Sinkhorn,
+) -> torch.Tensor:
+    """The sum of the three terms, of logits [b, v] and labels [b]."""
+    ce = F.cross_entropy(student, labels)
+    kl_weight, kl = terms.kl
+    divergence = kl.temperature**2 * F.kl_div(
+        F.log_softmax(student / kl.temperature, -1),
+        F.log_softmax(teacher / kl.temperature, -1),
+        reduction="batchmean",
+        log_target=True,
+    )
+    sinkd_weight, sinkd = terms.sinkd
+    distance = sinkhorn_distance(student, teacher, sinkd, sinkhorn)
+    return terms.ce * ce + kl_weight * divergence + sinkd_weight * distance
+
+
+def sinkhorn_distance(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    sinkd: SinKD,
+    sinkhorn: Sinkhorn,
+) -> torch.Tensor:
+    """Batch-wise Sinkhorn distance at total mass 1 (cui2024sinkhorn).
+
+    "matrix" divides the plan itself by its sums, as the authors do; "scaling" keeps
+    two vectors and multiplies. The plans are the same.
+    """
+    p = torch.softmax(student / sinkd.temperature, -1)
+    q = torch.softmax(teacher / sinkd.temperature, -1)
+    cost = (p[:, None] - q[None]).abs().sum(-1)
+    plan = torch.exp(-cost / sinkd.epsilon)
+    b = len(p)
+    if sinkhorn == "matrix":
+        for _ in range(sinkd.num_iters):
+            plan = plan / plan.sum(1, keepdim=True)
+            plan = plan / plan.sum(0, keepdim=True)
+        return (plan * cost).sum() / b
+    v = plan.new_ones(b)
+    for _ in range(sinkd.num_iters):
+        u = 1 / (b * (plan @ v))
+        v = 1 / (b * (u @ plan))
+    return (u[:, None] * plan * v * cost).sum()

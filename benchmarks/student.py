@@ -1,0 +1,157 @@
+"""The mini student of `sst2_sinkd`, an epoch of real batches, and our training step.
+
+The teacher's logits are random numbers: how fast a step is does not depend on them.
+"""
+
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from kd.data import sources
+from kd.data.pipeline import PlannedBatch, collate, plan_epoch
+from kd.data.prepared import prepare
+from kd.data.text import Encoded
+from kd.experiment import Experiment
+from kd.models.bert import Bert
+from kd.procedures.offline import offline
+from kd.train.mesh import data_mesh, replicate, shard_batch
+from kd.types import Metrics, Params
+
+HostBatch = dict[str, np.ndarray]
+
+
+class Epoch(NamedTuple):
+    """The batches of one epoch."""
+
+    origin: str
+    split: Encoded
+    plan: list[PlannedBatch]
+    """Without the last, short batch of each width."""
+    teacher_logits: np.ndarray
+    vocab_size: int
+
+    def batches(self, *, padded_to: int | None = None) -> list[HostBatch]:
+        """All of them, at their own widths or all padded to one."""
+        return [
+            collate(
+                self.split,
+                planned._replace(width=padded_to or planned.width),
+                len(planned.index),
+                self.teacher_logits,
+            )
+            for planned in self.plan
+        ]
+
+    def of_width(self, width: int) -> "Epoch":
+        """The part of the epoch that is of one width."""
+        return self._replace(plan=[p for p in self.plan if p.width == width])
+
+
+def first_epoch(experiment: Experiment) -> Epoch:
+    """The first epoch of an experiment, in its order."""
+    corpus = sources.load(experiment.data)
+    with tempfile.TemporaryDirectory() as directory:
+        data = prepare(
+            corpus,
+            experiment.tokenizer,
+            pathlib.Path(directory),
+            max_length=experiment.widths[-1],
+        )
+    plan = plan_epoch(
+        data.train.lengths,
+        widths=experiment.widths,
+        batch_size=experiment.batch_size,
+        seed=experiment.seed,
+        epoch=0,
+    )
+    shape = (len(data.train), experiment.data.num_classes)
+    return Epoch(
+        origin=corpus.origin,
+        split=data.train,
+        plan=[p for p in plan if len(p.index) == experiment.batch_size],
+        teacher_logits=np.random.default_rng(0).normal(0, 2, shape).astype(np.float32),
+        vocab_size=data.tokenizer.get_vocab_size(),
+    )
+
+
+def fresh_student(experiment: Experiment, epoch: Epoch) -> tuple[Bert, Params]:
+    """The student's sizes and its initial parameters, on the host."""
+    bert = dataclasses.replace(experiment.student, vocab_size=epoch.vocab_size)
+    model = bert.build(experiment.data.num_classes)
+    params = jax.jit(model.init)(jax.random.key(experiment.seed), {})
+    return bert, jax.device_get(params)
+
+
+def without_dropout(bert: Bert) -> Bert:
+    """The same network with nothing random in it."""
+    return dataclasses.replace(bert, dropout=0.0, attention_dropout=0.0)
+
+
+class Trains(Protocol):
+    """One side of a comparison."""
+
+    def prepare(self, batches: Iterable[HostBatch]) -> list[Any]: ...
+
+    def run(self, batches: Iterable[Any]) -> None: ...
+
+
+def block_runner(
+    trainer: Trains, blocks: Sequence[Sequence[HostBatch]]
+) -> Callable[[int], None]:
+    """A contender for `measure.race`; the batches are prepared here, untimed."""
+    prepared = [trainer.prepare(block) for block in blocks]
+    return lambda i: trainer.run(prepared[i])
+
+
+def blocks_of(
+    batches: Sequence[HostBatch], num_steps: int
+) -> list[Sequence[HostBatch]]:
+    """Consecutive batches, `num_steps` a block; what is over is left out."""
+    starts = range(0, len(batches) - num_steps + 1, num_steps)
+    return [batches[start : start + num_steps] for start in starts]
+
+
+def examples_in(blocks: Sequence[Sequence[HostBatch]]) -> list[int]:
+    """Unmasked examples of every block."""
+    return [sum(int(batch["mask"].sum()) for batch in block) for block in blocks]
+
+
+class Trainer:
+    """Our step as `kd.fit` builds it, and its state."""
+
+    def __init__(self, experiment: Experiment, bert: Bert, params: Params):
+        self._mesh = data_mesh()
+        procedure = offline(
+            bert.build(experiment.data.num_classes),
+            None,
+            experiment.objective,
+            experiment.optimizer.build(experiment.num_steps),
+        )
+        example = {
+            "tokens": np.zeros((1, 1), np.int32),
+            "token_mask": np.ones((1, 1), bool),
+            "teacher_logits": np.zeros((1, experiment.data.num_classes), np.float32),
+        }
+        key = jax.random.key(experiment.seed)
+        state = procedure.init(key, params, None, example)
+        self._state = replicate(state, self._mesh)
+        self._step = procedure.step
+
+    def prepare(self, batches: Iterable[HostBatch]) -> list[Any]:
+        """The batches in the device's memory."""
+        return [shard_batch(batch, self._mesh) for batch in batches]
+
+    def step(self, batch: Any) -> Metrics:
+        self._state, metrics = self._step(self._state, None, batch)
+        return metrics
+
+    def run(self, batches: Iterable[Any]) -> None:
+        """Takes a step on each batch, and returns when the last one is done."""
+        for batch in batches:
+            self.step(batch)
+        jax.block_until_ready(self._state)
