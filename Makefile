@@ -15,7 +15,7 @@ UNFINISHED := $(VENV)/.unfinished
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-gpu exp experiments test test-fast lint fmt types check lock clean
+.PHONY: help install install-gpu exp experiments bench test test-fast lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -82,6 +82,11 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= R
 
 experiments: $(INSTALLED)  ## list the experiments with a line each
 	@$(PY) -c 'from kd import config; print(config.listing())'
+
+bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyTorch is installed first)
+	@$(PIP) install torch==2.13.0 'transformers>=5.23'  # setup.cfg, extra bench
+	@for name in step_vs_pytorch padding cached_teacher; do \
+		$(PY) -m benchmarks.$$name $(call given,DATA_DIR,--data-dir=) || exit; done
 
 # --- checks -----------------------------------------------------------------------------
 

@@ -66,7 +66,7 @@ class ReverseKL(_Softened):
 
     Nats per example. The student is drawn to modes of the teacher.
 
-    Source: wen2023fdistill, eq. 5 (step-wise form).
+    Source: wen2023fdistill, the step-wise form.
     """
 
     name = "rkl"
@@ -88,7 +88,7 @@ class JS(_Softened):
     Nats per example, at most log 2 at beta = 1/2 and temperature 1. Tends to 0,
     not to a KL, as beta tends to 0 or 1.
 
-    Source: agarwal2024gkd, eq. 1. The JS of the SinKD code feeds probabilities
+    Source: agarwal2024gkd, generalized JSD. The JS of the SinKD code feeds probabilities
     where logarithms belong and goes negative; it is not reproduced here.
     """
 
@@ -125,7 +125,7 @@ class TotalVariation(Divergence):
     Between 0 and 1. At p = q the subgradient 0 is taken. No factor of the
     temperature is applied.
 
-    Source: wen2023fdistill, eq. 9. The "sample-wise Sinkhorn" ablation of the SinKD
+    Source: wen2023fdistill. The "sample-wise Sinkhorn" ablation of the SinKD
     code is 0.002 times the sum of this over the batch.
     """
 

@@ -132,7 +132,7 @@ def brier_score(
     Raises:
         ValueError: shapes do not fit, no examples, NaN, or a label out of range.
 
-    Source: brier1950verification, eq. 2.
+    Source: brier1950verification.
     """
     logits = checked_logits(logits)
     labels = checked_labels(labels, logits)
