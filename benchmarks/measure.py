@@ -21,6 +21,7 @@ from kd import config, environment
 from kd.errors import UserError
 from kd.experiment import Experiment
 from kd.run_directory import write_json
+from kd.train.signals import Interrupted
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -78,10 +79,12 @@ def parser(benchmark: str, description: str | None) -> argparse.ArgumentParser:
 
 def mini_experiment(data_dir: str | None) -> Experiment:
     """`sst2_sinkd` at scale mini, on local data or on those bundled with the code."""
-    experiment = config.load("sst2_sinkd", "mini")
     source = "local" if data_dir else "bundled"
-    experiment = config.override(experiment, f"data.source={source}")
-    return config.override(experiment, f"data.directory={data_dir or ''}")
+    return config.override(
+        config.load("sst2_sinkd", "mini"),
+        f"data.source={source}",
+        f"data.directory={data_dir or ''}",
+    ).sharing_data()
 
 
 def write_result(output: pathlib.Path, benchmark: Callable[[], dict[str, Any]]) -> int:
@@ -97,6 +100,8 @@ def write_result(output: pathlib.Path, benchmark: Callable[[], dict[str, Any]]) 
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Interrupted as interrupted:
+        return interrupted.exit_status
     circumstances = {
         "started": started,
         "machine": machine(),

@@ -20,6 +20,8 @@ from kd.experiment import Experiment
 from kd.objective import CrossEntropy
 
 Batch = dict[str, torch.Tensor]
+Attention = Literal["sdpa", "eager"]
+Optimizer = Literal["fused", "foreach"]
 Sinkhorn = Literal["matrix", "scaling"]
 
 
@@ -27,8 +29,8 @@ Sinkhorn = Literal["matrix", "scaling"]
 class Variant:
     """Choices that PyTorch leaves open and that decide how fast it is."""
 
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    optimizer: Literal["fused", "foreach"] = "fused"
+    attention: Attention = "sdpa"
+    optimizer: Optimizer = "fused"
     sinkhorn: Sinkhorn = "matrix"
     compiled: bool = False
 

@@ -46,7 +46,7 @@ try:
     import transformers
 
     from benchmarks import pytorch_student
-    from benchmarks.pytorch_student import Variant
+    from benchmarks.pytorch_student import Attention, Optimizer, Sinkhorn, Variant
 except ImportError as error:
     sys.exit(f"error: {error.name} is missing; make bench installs it")
 
@@ -72,7 +72,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     experiment = measure.mini_experiment(options.data_dir)
     epoch = first_epoch(experiment)
     blocks = blocks_of(epoch.batches(), options.steps)[: options.blocks]
-    warm_up = [epoch.of_width(width).batches()[0] for width in experiment.widths]
+    warm_up = epoch.first_of_widths().batches()
     bert, params = fresh_student(experiment, epoch)
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = pathlib.Path(directory)
@@ -80,12 +80,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         ours: dict[str, Trains] = {_OURS: Trainer(experiment, bert, params)}
         hub.save_pretrained(checkpoint, bert, params, labels=experiment.data.labels)
         eager, compiled = (
-            {
-                f"PyTorch {variant}": pytorch_student.Trainer(
-                    experiment, checkpoint, variant
-                )
-                for variant in _variants(compiled=compiled)
-            }
+            _trainers(experiment, checkpoint, _variants(compiled=compiled))
             for compiled in (False, True)
         )
     if options.no_compile:
@@ -95,16 +90,14 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     trials = _race("trials", everyone, blocks[:3])
     chosen = ours | _fastest(eager, trials) | _fastest(compiled, trials)
     races = [_race(f"the epoch, {options.steps} batches a block", chosen, blocks)]
-    for width in experiment.widths:
+    for width in epoch.description["batches_of_width"]:
         same = blocks_of(epoch.of_width(width).batches(), options.steps // 2)
         races.append(_race(f"only {width} tokens", chosen, same[: options.blocks or 9]))
     return {
         "title": "One training step against PyTorch",
         "aim": 1.0,
-        "setting": {
-            "data": epoch.origin,
-            "batch_size": experiment.batch_size,
-            "batches": {w: len(epoch.of_width(w).plan) for w in experiment.widths},
+        "setting": epoch.description
+        | {
             "num_params": sum(leaf.size for leaf in jax.tree.leaves(params)),
             "threads": torch.get_num_threads(),
             "host": "batches are prepared beforehand on both sides",
@@ -137,37 +130,41 @@ def check(
     recipe = dataclasses.replace(experiment.optimizer, warmup=0.0)
     experiment = dataclasses.replace(experiment, optimizer=recipe)
     hub.save_pretrained(checkpoint, bert, params, labels=experiment.data.labels)
-    network = bert.build(experiment.data.num_classes)
+    ours = _history(Trainer(experiment, bert, params), batches)
     found = {}
     for variant in _variants(compiled=False):
-        ours = Trainer(experiment, bert, params)
-        theirs = pytorch_student.Trainer(experiment, checkpoint, variant)
-        differences = {"logits": 0.0, "loss": 0.0, "grad_norm": 0.0}
-
-        def compare(name, our_value, their_value, differences=differences):
-            our_value, their_value = np.asarray(our_value), their_value.numpy()
-            apart = np.abs(our_value - their_value).max() / np.abs(our_value).max()
-            differences[name] = max(differences[name], float(apart))
-
-        prepared = theirs.prepare(batches)
-        for batch, their_batch in zip(batches, prepared, strict=True):
-            our_logits = network.apply(params, batch, None).logits
-            compare("logits", our_logits, theirs.logits(their_batch))
-        for batch, their_batch in zip(
-            ours.prepare(batches) * 3, prepared * 3, strict=True
-        ):
-            our_metrics, their_metrics = ours.step(batch), theirs.step(their_batch)
-            for name in ("loss", "grad_norm"):
-                compare(name, our_metrics[name], their_metrics[name])
-        found[str(variant)] = differences
-        for name, apart in differences.items():
-            # Not `apart > _TOLERANCE`: a NaN must not pass.
-            if not apart <= _TOLERANCE:
+        theirs = _history(
+            pytorch_student.Trainer(experiment, checkpoint, variant), batches
+        )
+        found[str(variant)] = {name: _apart(ours[name], theirs[name]) for name in ours}
+        for name, apart in found[str(variant)].items():
+            if not apart <= _TOLERANCE:  # also if it is NaN
                 raise UserError(
                     f"{name} of PyTorch ({variant}) is {apart:.1e} off ours, more than "
                     f"{_TOLERANCE:.0e}; nothing was timed"
                 )
     return found
+
+
+def _history(
+    trainer: Trainer | pytorch_student.Trainer, batches: list[HostBatch]
+) -> dict[str, list[np.ndarray]]:
+    """Logits before the first step, loss and gradient norm of every step."""
+    prepared = trainer.prepare(batches)
+    logits = [np.asarray(trainer.logits(batch)) for batch in prepared]
+    metrics = [trainer.step(batch) for batch in prepared * 3]
+    return {"logits": logits} | {
+        name: [np.asarray(row[name]) for row in metrics]
+        for name in ("loss", "grad_norm")
+    }
+
+
+def _apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
+    """Largest difference, relative to the largest number of its array."""
+    return max(
+        float(np.abs(our - their).max() / np.abs(our).max())
+        for our, their in zip(ours, theirs, strict=True)
+    )
 
 
 def _prepare_pytorch() -> None:
@@ -183,15 +180,24 @@ def _prepare_pytorch() -> None:
 
 
 def _variants(*, compiled: bool) -> list[Variant]:
-    attention, optimizer, sinkhorn = (
-        ("sdpa", "eager"), ("fused", "foreach"), ("matrix", "scaling")
-    )  # fmt: skip
-    if compiled:  # minutes each; what wins there wins here
-        optimizer, sinkhorn = ("fused",), ("matrix",)
+    optimizers: list[Optimizer] = ["fused", "foreach"]
+    sinkhorns: list[Sinkhorn] = ["matrix", "scaling"]
+    if compiled:  # takes minutes each; what wins in eager mode is taken
+        optimizers, sinkhorns = ["fused"], ["matrix"]
+    attentions: list[Attention] = ["sdpa", "eager"]
     return [
         Variant(attention=a, optimizer=o, sinkhorn=s, compiled=compiled)
-        for a, o, s in itertools.product(attention, optimizer, sinkhorn)
+        for a, o, s in itertools.product(attentions, optimizers, sinkhorns)
     ]
+
+
+def _trainers(
+    experiment: Experiment, checkpoint: pathlib.Path, variants: list[Variant]
+) -> dict[str, Trains]:
+    return {
+        f"PyTorch, {variant}": pytorch_student.Trainer(experiment, checkpoint, variant)
+        for variant in variants
+    }
 
 
 def _warm(name: str, trainer: Trains, batches: list[HostBatch]) -> float:
@@ -210,8 +216,12 @@ def _race(
 
 
 def _fastest(trainers: dict[str, Trains], trials: dict[str, Any]) -> dict[str, Trains]:
-    median = {name: statistics.median(trials["seconds"][name]) for name in trainers}
-    return {name: trainers[name] for name in sorted(trainers, key=median.get)[:1]}
+    """The one with the smallest median; none of none."""
+
+    def median(name: str) -> float:
+        return statistics.median(trials["seconds"][name])
+
+    return {name: trainers[name] for name in sorted(trainers, key=median)[:1]}
 
 
 if __name__ == "__main__":

@@ -51,6 +51,21 @@ class Epoch(NamedTuple):
         """The part of the epoch that is of one width."""
         return self._replace(plan=[p for p in self.plan if p.width == width])
 
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a result says about its data."""
+        widths = [planned.width for planned in self.plan]
+        return {
+            "data": self.origin,
+            "batch_size": len(self.plan[0].index),
+            "batches_of_width": {w: widths.count(w) for w in sorted(set(widths))},
+        }
+
+    def first_of_widths(self) -> "Epoch":
+        """One batch of each width, which is one of each shape there is."""
+        first = {planned.width: planned for planned in reversed(self.plan)}
+        return self._replace(plan=[first[width] for width in sorted(first)])
+
 
 def first_epoch(experiment: Experiment) -> Epoch:
     """The first epoch of an experiment, in its order."""
@@ -112,6 +127,7 @@ def blocks_of(
     batches: Sequence[HostBatch], num_steps: int
 ) -> list[Sequence[HostBatch]]:
     """Consecutive batches, `num_steps` a block; what is over is left out."""
+    num_steps = min(num_steps, len(batches))
     starts = range(0, len(batches) - num_steps + 1, num_steps)
     return [batches[start : start + num_steps] for start in starts]
 
@@ -122,17 +138,18 @@ def examples_in(blocks: Sequence[Sequence[HostBatch]]) -> list[int]:
 
 
 class Trainer:
-    """Our step as `kd.fit` builds it, and its state."""
+    """Our own side: the step as `kd.fit` builds it, and its state."""
 
     def __init__(self, experiment: Experiment, bert: Bert, params: Params):
         self._mesh = data_mesh()
+        model = bert.build(experiment.data.num_classes)
         procedure = offline(
-            bert.build(experiment.data.num_classes),
+            model,
             None,
             experiment.objective,
             experiment.optimizer.build(experiment.num_steps),
         )
-        example = {
+        example: Any = {
             "tokens": np.zeros((1, 1), np.int32),
             "token_mask": np.ones((1, 1), bool),
             "teacher_logits": np.zeros((1, experiment.data.num_classes), np.float32),
@@ -141,10 +158,15 @@ class Trainer:
         state = procedure.init(key, params, None, example)
         self._state = replicate(state, self._mesh)
         self._step = procedure.step
+        self._apply = jax.jit(model.apply)
 
     def prepare(self, batches: Iterable[HostBatch]) -> list[Any]:
         """The batches in the device's memory."""
         return [shard_batch(batch, self._mesh) for batch in batches]
+
+    def logits(self, batch: Any) -> jax.Array:
+        """What the network says, with dropout off."""
+        return self._apply(self._state.params["student"], batch, None).logits
 
     def step(self, batch: Any) -> Metrics:
         self._state, metrics = self._step(self._state, None, batch)

@@ -1,6 +1,6 @@
 """A run that is killed and started again ends like one that never was.
 
-Every run is a process of its own, killed by a real signal at a step of our choice.
+Killing takes a process of its own and a real signal, at a step of our choice.
 """
 
 import os
@@ -10,31 +10,34 @@ import subprocess
 import sys
 
 import pytest
+from conftest import tiny_experiment
 
+from kd import run
 from kd.train import metrics_log
+from kd.train.mesh import data_mesh
 
 pytestmark = pytest.mark.slow
 
 TESTS = pathlib.Path(__file__).parent
 RUN = """
-import dataclasses, os, pathlib, signal, sys
+import os, pathlib, signal, sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import conftest
 from kd import run
 from kd.train import loop, signals
 from kd.train.mesh import data_mesh
 
-kill_at, number, runs = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
-batches = 0
+runs, kill_at, times = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
 place = loop.shard_batch
+batches = 0
 
 
 def counted(batch, mesh):
     global batches
     batches += 1
     if batches == kill_at:
-        for _ in range(int(sys.argv[4])):
-            os.kill(os.getpid(), number)
+        for _ in range(times):
+            os.kill(os.getpid(), int(sys.argv[3]))
     return place(batch, mesh)
 
 
@@ -48,16 +51,24 @@ except signals.Interrupted as interrupted:
 """
 
 
-def start(runs, kill_at=0, number=0, times=1):
+def run_in_process(runs, kill_at=0, number=0, times=1, environment=None):
+    """Runs the experiment; at batch `kill_at` the signal comes, `times` times."""
     program = RUN.format(root=str(TESTS.parent), tests=str(TESTS))
     return subprocess.run(
-        [sys.executable, "-c", program, *map(str, (kill_at, number, runs, times))],
+        [sys.executable, "-c", program, *map(str, (runs, kill_at, number, times))],
         capture_output=True,
         text=True,
         timeout=300,
-        # Bit for bit in what users run: with XLA's optimizations.
-        env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"},
+        env=os.environ | (environment or {}),
     )
+
+
+def run_here(runs):
+    """Runs the experiment and returns what it said."""
+    said = []
+    place = run.Workspace(runs, "mini", data_mesh(), said.append)
+    run.run(tiny_experiment(), "tiny", place)
+    return said
 
 
 def outcome(runs):
@@ -72,8 +83,7 @@ def outcome(runs):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     runs = tmp_path_factory.mktemp("uninterrupted")
-    finished = start(runs)
-    assert finished.returncode == 0, finished.stderr
+    run_here(runs)
     return runs
 
 
@@ -84,54 +94,48 @@ def runs(uninterrupted, tmp_path):
     return tmp_path
 
 
-def test_killed_without_warning(uninterrupted, runs):
+def test_killed_without_warning(tmp_path):
+    """In what users run: with XLA's optimizations, every run a process."""
+    optimized = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finished = run_in_process(whole, environment=optimized)
+    assert finished.returncode == 0, finished.stderr
+    shutil.copytree(whole / "teachers", killed / "teachers")
+
     # Checkpoints are at steps 8 and 16.
-    killed = start(runs, kill_at=14, number=9)
-    assert killed.returncode == -9
-    assert not (runs / "tiny/0/summary.json").exists()
-    again = start(runs)
+    died = run_in_process(killed, kill_at=14, number=9, environment=optimized)
+    assert died.returncode == -9
+    assert not (killed / "tiny/0/summary.json").exists()
+    again = run_in_process(killed, environment=optimized)
     assert again.returncode == 0, again.stderr
     assert "resuming after step 8 of 24" in again.stdout
-    assert outcome(runs) == outcome(uninterrupted)
+    assert outcome(killed) == outcome(whole)
 
 
 def test_asked_to_stop(uninterrupted, runs):
-    stopped = start(runs, kill_at=14, number=15)
+    # Twice, as by `timeout make exp`: the signal comes directly and through make.
+    stopped = run_in_process(runs, kill_at=14, number=15, times=2)
     assert stopped.returncode == 128 + 15, stopped.stderr
     assert "stopped by SIGTERM at step 14" in stopped.stdout
-    again = start(runs)
-    assert again.returncode == 0, again.stderr
-    assert "resuming after step 14 of 24" in again.stdout
+    assert "resuming after step 14 of 24" in run_here(runs)
     assert outcome(runs) == outcome(uninterrupted)
 
 
 def test_killed_while_the_teacher_trains(uninterrupted, tmp_path):
-    killed = start(tmp_path, kill_at=20, number=9)
+    killed = run_in_process(tmp_path, kill_at=20, number=9)
     assert killed.returncode == -9
     assert not (tmp_path / "tiny/0/metrics.jsonl").exists()
-    again = start(tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "resuming after step 16 of 24" in again.stdout
+    assert "resuming after step 16 of 24" in run_here(tmp_path)
     assert outcome(tmp_path) == outcome(uninterrupted)
 
 
 def test_newest_checkpoint_damaged(uninterrupted, runs):
-    killed = start(runs, kill_at=20, number=9)
+    killed = run_in_process(runs, kill_at=20, number=9)
     assert killed.returncode == -9
     for path in (runs / "tiny/0/checkpoints/16").rglob("*"):
         if path.is_file():
             os.truncate(path, path.stat().st_size // 2)
-    again = start(runs)
-    assert again.returncode == 0, again.stderr
-    assert "the checkpoint of step 16 cannot be read" in again.stdout
-    assert "resuming after step 8 of 24" in again.stdout
-    assert outcome(runs) == outcome(uninterrupted)
-
-
-def test_asked_twice(uninterrupted, runs):
-    """As by `timeout make exp`: the signal comes directly and through make."""
-    stopped = start(runs, kill_at=14, number=15, times=2)
-    assert stopped.returncode == 128 + 15, stopped.stderr
-    again = start(runs)
-    assert "resuming after step 14 of 24" in again.stdout
+    said = run_here(runs)
+    assert any("the checkpoint of step 16 cannot be read" in line for line in said)
+    assert "resuming after step 8 of 24" in said
     assert outcome(runs) == outcome(uninterrupted)

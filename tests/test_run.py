@@ -13,7 +13,7 @@ import pytest
 from conftest import tiny_experiment
 
 import kd.train.loop
-from kd import config, run, teacher
+from kd import config, run, run_directory, teacher
 from kd.data import sources, text
 from kd.divergences import KL
 from kd.errors import UserError
@@ -66,17 +66,16 @@ def assert_same_losses(ours, theirs, rtol):
         )
 
 
-def test_a_run_leaves_everything_that_is_looked_at(tiny, place):
-    workspace, said = place
-    summary = run.run(tiny, "tiny", workspace)
+def test_a_run_leaves_everything_that_is_looked_at(tiny, after):
+    workspace, said = after
     directory = workspace.runs / "tiny" / "0"
+    summary = json.loads((directory / "summary.json").read_text())
 
     assert {path.name for path in directory.iterdir()} >= {
         "config.json", "metrics.jsonl", "summary.json", "report.html",
         "predictions.npz", "plan.npz", "model",
     }  # fmt: skip
     assert not (directory / "checkpoints").exists()
-    assert summary == json.loads((directory / "summary.json").read_text())
     assert summary["data"]["source"] == "bundled"
     for who in ("teacher", "student"):
         assert 0 <= summary[who]["accuracy"] <= 1
@@ -111,7 +110,6 @@ def test_a_run_leaves_everything_that_is_looked_at(tiny, place):
     assert summary["student"]["accuracy"] == accuracy
 
     # The same command again shows the results and computes nothing.
-    said.clear()
     assert run.run(tiny, "tiny", workspace) == summary
     assert any("finished" in line for line in said)
     # A page that was lost is written again.
@@ -253,8 +251,8 @@ def test_damaged_logits_are_computed_again(tiny, after):
     )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny, place):
-    workspace, _ = place
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, after):
+    workspace, _ = after
     # Weights of this size overflow in the next forward pass, not before.
     wild = config.override(
         tiny, "optimizer.learning_rate=1e18", "optimizer.warmup=0", "save_every=1"
@@ -268,9 +266,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tiny, place):
     assert not (workspace.runs / "wild/0/summary.json").exists()
 
 
-def test_microbatches_and_odd_batches_change_only_what_they_must(tiny, place):
+def test_microbatches_and_odd_batches_change_only_what_they_must(tiny, after):
     """Without dropout and SinKD, parts give the losses of the whole."""
-    workspace, _ = place
+    workspace, _ = after
     plain = dataclasses.replace(
         tiny,
         objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0),
@@ -296,21 +294,30 @@ def test_bfloat16_stays_near_float32(tiny, after):
         np.testing.assert_allclose(found[step], exact[step], rtol=0.1, atol=0.02)
 
 
-def test_a_failed_start_does_not_claim_the_folder(tiny, place):
-    workspace, _ = place
-    wrong = config.override(
-        tiny, "student.pretrained=/no/such/model", "tokenizer.vocabulary=/no/such/model"
-    )
-    with pytest.raises(UserError, match="/no/such/model"):
-        run.run(wrong, "tiny", workspace)
-    run.run(tiny, "tiny", workspace)
+def test_a_failed_start_does_not_claim_the_folder(tmp_path):
+    with run_directory.claim(tmp_path, {"experiment": {"batch_size": 1}}):
+        (tmp_path / "model").mkdir()
+    with run_directory.claim(tmp_path, {"experiment": {"batch_size": 2}}):
+        assert not (tmp_path / "model").exists()
+        (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+    with (
+        pytest.raises(UserError, match=r"experiment\.batch_size: 2 -> 3"),
+        run_directory.claim(tmp_path, {"experiment": {"batch_size": 3}}),
+    ):
+        pass
 
 
-def test_a_draft_left_by_a_kill_does_not_matter(tiny, place):
-    workspace, _ = place
-    (workspace.runs / "tiny/0").mkdir(parents=True)
-    (workspace.runs / "tiny/0/.config.json.123").write_text("{")
-    run.run(tiny, "tiny", workspace)
+def test_what_does_not_change_results_may_change(tmp_path):
+    (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+    run_directory.write_json(tmp_path / "config.json", {"log_every": 1, "seed": 0})
+    with run_directory.claim(tmp_path, {"log_every": 5, "seed": 0}):
+        pass
+
+
+def test_a_draft_left_by_a_kill_does_not_matter(tmp_path):
+    (tmp_path / ".config.json.123").write_text("{")
+    with run_directory.claim(tmp_path, {}):
+        assert (tmp_path / "config.json").exists()
 
 
 def test_pretrained_weights_and_their_vocabulary(tiny, after, tmp_path):

@@ -88,8 +88,8 @@ class JS(_Softened):
     Nats per example, at most log 2 at beta = 1/2 and temperature 1. Tends to 0,
     not to a KL, as beta tends to 0 or 1.
 
-    Source: agarwal2024gkd, generalized JSD. The JS of the SinKD code feeds probabilities
-    where logarithms belong and goes negative; it is not reproduced here.
+    Source: agarwal2024gkd, generalized JSD. The JS of the SinKD code takes
+    probabilities for their logarithms and goes negative; it is not reproduced here.
     """
 
     name = "js"
