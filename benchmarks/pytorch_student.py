@@ -17,7 +17,7 @@ import transformers
 from benchmarks.student import HostBatch
 from kd.divergences import KL, SinKD
 from kd.experiment import Experiment
-from kd.objective import CrossEntropy
+from kd.objective import CrossEntropy, Mix
 
 Batch = dict[str, torch.Tensor]
 Attention = Literal["sdpa", "eager"]
@@ -41,20 +41,33 @@ class Variant:
 
 
 class Losses(NamedTuple):
-    """Weights and settings of the three terms, read off the experiment."""
+    """The numbers in 0.1 * CrossEntropy() + 0.9 * KL(...) + 0.8 * SinKD(...)."""
 
     ce: float
-    kl: tuple[float, KL]
-    sinkd: tuple[float, SinKD]
+    kl: float
+    kl_temperature: float
+    sinkd: float
+    sinkd_temperature: float
+    epsilon: float
+    num_iters: int
 
-
-def losses(experiment: Experiment) -> Losses:
-    """The terms of `sst2_sinkd`; another objective is a mistake."""
-    ce, kl, sinkd = experiment.objective.terms
-    assert isinstance(ce.loss, CrossEntropy) and isinstance(kl.loss, KL)
-    assert isinstance(sinkd.loss, SinKD) and sinkd.loss.convention == "invariant"
-    assert isinstance(ce.weight, float) and kl.loss.temperature_squared
-    return Losses(ce.weight, (kl.weight, kl.loss), (sinkd.weight, sinkd.loss))
+    @classmethod
+    def of(cls, objective: Mix) -> "Losses":
+        """Those of `sst2_sinkd`; another objective is a mistake."""
+        weights = [float(term.weight) for term in objective.terms]  # pyrefly: ignore
+        ce, kl, sinkd = (term.loss for term in objective.terms)
+        assert isinstance(ce, CrossEntropy)
+        assert isinstance(kl, KL) and kl.temperature_squared
+        assert isinstance(sinkd, SinKD) and sinkd.convention == "invariant"
+        return cls(
+            ce=weights[0],
+            kl=weights[1],
+            kl_temperature=kl.temperature,
+            sinkd=weights[2],
+            sinkd_temperature=sinkd.temperature,
+            epsilon=sinkd.epsilon,
+            num_iters=sinkd.num_iters,
+        )
 
 
 class Trainer:
@@ -89,14 +102,14 @@ class Trainer:
             [schedule(i) for i in range(experiment.num_steps)]
         ).tolist()
         self._num_steps = 0
-        terms = losses(experiment)
+        losses = Losses.of(experiment.objective)
 
         def loss(batch: Batch) -> torch.Tensor:
             return objective(
                 self._forward(batch),
                 batch["teacher_logits"],
                 batch["labels"],
-                terms,
+                losses,
                 variant.sinkhorn,
             )
 
@@ -146,46 +159,42 @@ def objective(
     student: torch.Tensor,
     teacher: torch.Tensor,
     labels: torch.Tensor,
-    terms: Losses,
+    losses: Losses,
     sinkhorn: Sinkhorn,
 ) -> torch.Tensor:
     """The sum of the three terms, of logits [b, v] and labels [b]."""
     ce = F.cross_entropy(student, labels)
-    kl_weight, kl = terms.kl
-    divergence = kl.temperature**2 * F.kl_div(
-        F.log_softmax(student / kl.temperature, -1),
-        F.log_softmax(teacher / kl.temperature, -1),
+    kl = losses.kl_temperature**2 * F.kl_div(
+        F.log_softmax(student / losses.kl_temperature, -1),
+        F.log_softmax(teacher / losses.kl_temperature, -1),
         reduction="batchmean",
         log_target=True,
     )
-    sinkd_weight, sinkd = terms.sinkd
-    distance = sinkhorn_distance(student, teacher, sinkd, sinkhorn)
-    return terms.ce * ce + kl_weight * divergence + sinkd_weight * distance
-
-
-def sinkhorn_distance(
-    student: torch.Tensor,
-    teacher: torch.Tensor,
-    sinkd: SinKD,
-    sinkhorn: Sinkhorn,
-) -> torch.Tensor:
-    """Batch-wise Sinkhorn distance at total mass 1 (cui2024sinkhorn).
-
-    "matrix" divides the plan itself by its sums, as the authors do; "scaling" keeps
-    two vectors and multiplies. The plans are the same.
-    """
-    p = torch.softmax(student / sinkd.temperature, -1)
-    q = torch.softmax(teacher / sinkd.temperature, -1)
+    p = torch.softmax(student / losses.sinkd_temperature, -1)
+    q = torch.softmax(teacher / losses.sinkd_temperature, -1)
     cost = (p[:, None] - q[None]).abs().sum(-1)
-    plan = torch.exp(-cost / sinkd.epsilon)
-    b = len(p)
-    if sinkhorn == "matrix":
-        for _ in range(sinkd.num_iters):
-            plan = plan / plan.sum(1, keepdim=True)
-            plan = plan / plan.sum(0, keepdim=True)
-        return (plan * cost).sum() / b
-    v = plan.new_ones(b)
-    for _ in range(sinkd.num_iters):
-        u = 1 / (b * (plan @ v))
-        v = 1 / (b * (u @ plan))
-    return (u[:, None] * plan * v * cost).sum()
+    solve = _plan_by_matrix if sinkhorn == "matrix" else _plan_by_scaling
+    plan = solve(torch.exp(-cost / losses.epsilon), losses.num_iters)
+    return losses.ce * ce + losses.kl * kl + losses.sinkd * (plan * cost).sum()
+
+
+def _plan_by_matrix(kernel: torch.Tensor, num_iters: int) -> torch.Tensor:
+    """Divides the plan itself by its row sums, then its column sums (cui2024sinkhorn).
+
+    As the authors' code does, but to total mass 1.
+    """
+    plan = kernel
+    for _ in range(num_iters):
+        plan = plan / plan.sum(1, keepdim=True)
+        plan = plan / plan.sum(0, keepdim=True)
+    return plan / len(kernel)
+
+
+def _plan_by_scaling(kernel: torch.Tensor, num_iters: int) -> torch.Tensor:
+    """Keeps two scaling vectors and multiplies; the plan is the same."""
+    b = len(kernel)
+    u = v = kernel.new_ones(b)
+    for _ in range(num_iters):
+        u = 1 / (b * (kernel @ v))
+        v = 1 / (b * (u @ kernel))
+    return u[:, None] * kernel * v
