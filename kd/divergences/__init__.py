@@ -8,7 +8,7 @@ from kd.divergences.pointwise import (
     SoftCrossEntropy,
     TotalVariation,
 )
-from kd.divergences.transport import SinKD
+from kd.divergences.transport import SinKD, SinkhornDivergence
 
 __all__ = [
     "JS",
@@ -16,6 +16,7 @@ __all__ = [
     "Divergence",
     "ReverseKL",
     "SinKD",
+    "SinkhornDivergence",
     "SoftCrossEntropy",
     "TotalVariation",
 ]
