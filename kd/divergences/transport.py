@@ -5,6 +5,7 @@ teacher outputs, so the value depends on how a data set is cut into batches. The
 do not pair example i with itself: pairing comes from the other terms of a mix.
 """
 
+import abc
 import dataclasses
 from typing import Literal
 
@@ -42,8 +43,9 @@ class _BatchTransport(Divergence):
         groups = [_split(array, self.num_groups) for array in (p, q, kept)]
         return jax.vmap(self._group_rows)(*groups).reshape(len(p))
 
+    @abc.abstractmethod
     def _group_rows(self, p, q, kept) -> Float[Array, "b"]:
-        raise NotImplementedError
+        """The losses of one group, on softened predictions."""
 
     def _soften(self, logits):
         return jax.nn.softmax(logits / self.temperature)

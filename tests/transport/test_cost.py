@@ -34,15 +34,18 @@ def pairwise(definition):
 @pytest.mark.parametrize("n, m, v", [(3, 5, 2), (17, 32, 33)])
 @every_cost
 def test_value_and_gradient_are_those_of_the_definition(cost, n, m, v, x64):
-    x, y, weights = points(0, n, v), points(1, m, v), points(2, n, m)
-
-    def value_and_gradients(between):
+    def value_and_gradients(between, x, y, weights):
         value, pull = jax.vjp(between, x, y)
         return value, pull(weights)
 
-    expected, found = jax.jit(
-        lambda: tuple(map(value_and_gradients, (pairwise(DEFINITIONS[cost]), cost)))
-    )()
+    @jax.jit
+    def both(*arrays):
+        return tuple(
+            value_and_gradients(between, *arrays)
+            for between in (pairwise(DEFINITIONS[cost]), cost)
+        )
+
+    expected, found = both(points(0, n, v), points(1, m, v), points(2, n, m))
     for ours, theirs in zip(
         jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
     ):
