@@ -154,14 +154,16 @@ def test_mean_is_positive_unless_equal(seed, scale):
     assert losses.mean() > -1e-5
     losses, gradient = value_and_gradient(loss, teacher, teacher)
     np.testing.assert_allclose(losses, 0, atol=1e-6)
-    np.testing.assert_allclose(gradient, 0, atol=1e-6)
+    np.testing.assert_allclose(gradient, 0, atol=5e-5)  # small differences of large
 
 
 def test_gradient_modes_of_the_divergence_agree_at_convergence(x64):
     student, teacher = logits(9)
     unrolled, envelope, implicit = (
         value_and_gradient(
-            SinkhornDivergence(num_iters=400, gradient=mode), student, teacher
+            SinkhornDivergence(epsilon=0.5, num_iters=400, gradient=mode),
+            student,
+            teacher,
         )
         for mode in ("unrolled", "envelope", "implicit")
     )
@@ -179,10 +181,11 @@ def test_value_is_that_of_ott(x64):
 
     def entropic_cost(x, y):
         cost = jnp.asarray(np.abs(x[:, None] - y).sum(axis=-1))
-        problem = Geometry(cost, epsilon=0.1)
+        problem = Geometry(cost, epsilon=0.5)
         found = linear.solve(problem, threshold=1e-10, max_iterations=10_000)
         return found.reg_ot_cost
 
     expected = entropic_cost(p, q) - (entropic_cost(p, p) + entropic_cost(q, q)) / 2
-    losses, _ = value_and_gradient(SinkhornDivergence(num_iters=400), student, teacher)
+    loss = SinkhornDivergence(epsilon=0.5, num_iters=400)
+    losses, _ = value_and_gradient(loss, student, teacher)
     np.testing.assert_allclose(losses.mean(), expected, rtol=1e-8)
