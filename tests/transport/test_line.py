@@ -22,10 +22,15 @@ def dense(x, y, row_mass, column_mass, *, epsilon, num_iters, scale=2.0):
     # The derivative of jnp.abs at 0 is 1, not 0.
     cost = scale * difference * jax.lax.stop_gradient(jnp.sign(difference))
     log_rows, log_columns = jnp.log(row_mass), jnp.log(column_mass)
-    f, g = jnp.zeros_like(x), jnp.zeros_like(y)
-    for _ in range(num_iters):
+
+    def iterate(potentials, _):
+        _, g = potentials
         f = log_rows - jax.nn.logsumexp(g[None, :] - cost / epsilon, axis=1)
         g = log_columns - jax.nn.logsumexp(f[:, None] - cost / epsilon, axis=0)
+        return (f, g), None
+
+    start = (jnp.zeros_like(x), jnp.zeros_like(y))
+    (f, g), _ = jax.lax.scan(iterate, start, length=num_iters)
     plan = jnp.exp(f[:, None] + g[None, :] - cost / epsilon)
     return jnp.sum(plan * cost, axis=1)
 
@@ -65,11 +70,12 @@ CASES = {
     "3": uniform(3, 3),
     "33": uniform(33, 33),
     "500": uniform(500, 500),
-    "weighted": weighted(40, 7),
-    "rounded": rounded(60, 80),
-    "one_hot": one_hot(9, 5),
-    "equal": equal(17),
-    "all_at_one_point": (np.ones(3), np.ones(4), np.ones(3) / 3, np.ones(4) / 4),
+    # Of one shape, because every shape is compiled.
+    "weighted": weighted(33, 33),
+    "rounded": rounded(33, 33),
+    "one_hot": one_hot(33, 33),
+    "equal": equal(33),
+    "all_at_one_point": (np.ones(33), np.ones(33), *weighted(33, 33)[2:]),
 }
 
 KERNEL = {"largest_cost": 2.0}
@@ -112,12 +118,18 @@ def check(case, dtype, tolerance, *, bound, **settings):
 
 
 @pytest.mark.parametrize("case", CASES)
-@both_domains
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [("float64", 1e-10), ("float32", 1e-5)]
+    ("bound", "dtype", "tolerance"),
+    [(KERNEL, "float32", 1e-5), (LOG, "float64", 1e-10)],
+    ids=["kernel", "log"],
 )
 def test_equals_the_dense_plan(case, bound, dtype, tolerance, x64):
     check(case, dtype, tolerance, bound=bound)
+
+
+@pytest.mark.parametrize("case", ["33", "rounded", "one_hot"])
+def test_equals_the_dense_plan_to_the_last_digits(case, x64):
+    check(case, "float64", 1e-10, bound=KERNEL)
 
 
 @pytest.mark.parametrize(
@@ -126,20 +138,17 @@ def test_equals_the_dense_plan(case, bound, dtype, tolerance, x64):
         (10.0, "float32", 1e-5),
         (0.01, "float64", 1e-10),
         (1e-3, "float64", 1e-10),
-        (0.01, "float32", 2e-5),
         # Exponents in the thousands: matrices of float32 are no better.
         (1e-3, "float32", 5e-4),
     ],
 )
-@pytest.mark.parametrize("case", ["33", "weighted", "rounded", "one_hot"])
+@pytest.mark.parametrize("case", ["rounded", "one_hot"])
 def test_any_epsilon(case, epsilon, dtype, tolerance, x64):
     check(case, dtype, tolerance, bound=KERNEL, epsilon=epsilon)
 
 
-@both_domains
-@pytest.mark.parametrize("num_iters", [1, 2])
-def test_few_iterations(bound, num_iters, x64):
-    check("rounded", "float64", 1e-10, bound=bound, num_iters=num_iters)
+def test_a_single_iteration(x64):
+    check("rounded", "float64", 1e-10, bound=KERNEL, num_iters=1)
 
 
 def test_points_out_of_reach_of_each_other(x64):
@@ -179,11 +188,11 @@ def test_order_of_points_does_not_matter(bound, x64):
 
 @both_domains
 def test_rows_without_mass_are_as_good_as_dropped(bound, x64):
-    x, y, a, b = rounded(30, 30)
-    rows, columns = np.arange(30) % 3 > 0, np.arange(30) % 4 > 0
+    x, y, a, b = rounded(33, 33)
+    rows, columns = np.arange(33) % 3 > 0, np.arange(33) % 4 > 0
     a, b = np.where(rows, a, 0), np.where(columns, b, 0)
     a, b = a / a.sum(), b / b.sum()
-    cotangent = np.linspace(0.5, 1.5, 30)
+    cotangent = np.linspace(0.5, 1.5, 33)
     kept = on_line(x[rows], y[columns], a[rows], b[columns], cotangent[rows], **bound)
     for garbage in (0.5, -1e30, np.nan):
         dirty_x, dirty_y = np.where(rows, x, garbage), np.where(columns, y, garbage)
@@ -210,7 +219,7 @@ def test_only_x_has_a_gradient():
 
 
 def test_groups_by_vmap(x64):
-    groups = [(*weighted(12, 9, seed), np.linspace(0.5, 1.5, 12)) for seed in range(3)]
+    groups = [(*weighted(9, 6, seed), np.linspace(0.5, 1.5, 9)) for seed in range(3)]
     stacked = (jnp.asarray(np.stack(arrays)) for arrays in zip(*groups, strict=True))
     found = jax.vmap(on_line)(*stacked)
     for g, group in enumerate(groups):
@@ -236,7 +245,7 @@ def binary_sinkd(student, teacher, where):
     return jnp.sum(where) * costs
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 33])
+@pytest.mark.parametrize("rows", [1, 2, 33])
 def test_is_sinkd_of_two_classes(rows, x64):
     student, teacher = np.random.default_rng(rows).normal(size=(2, rows, 2))
     teacher[0] = student[-1]
