@@ -114,7 +114,7 @@ def test_cross_entropies_are_kl_and_an_entropy(logits):
 
 
 def test_standardized_logits_may_have_any_scale_and_offset(logits):
-    student, teacher = logits
+    teacher = logits[1]
     standardized = Standardized(KL(), correction=1)
     agree(standardized, lambda s, t: standardized(3 * s - 1, 0.2 * t + 5), logits)
     assert np.allclose(standardized(2 * teacher, teacher), 0)
