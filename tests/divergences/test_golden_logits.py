@@ -149,8 +149,8 @@ def test_distillm2_averages_within_sequences(case, on_teacher, on_student, x64):
 @pytest.mark.parametrize("task", ["summa", "dart"])
 def test_fdistill(task, temperature, x64):
     golden = archive(f"fdistill_{task}")
-    # The summarisation code multiplies by temperature^2, that of DART does not and
-    # ignores the temperature in two of the losses.
+    # The summarisation code multiplies by temperature^2 (not its energy), that of DART
+    # does not and ignores the temperature in two of the losses.
     scaled = task == "summa"
     factor = temperature**2 if scaled else 1.0
     softened = {"temperature": temperature, "temperature_squared": scaled}
@@ -168,7 +168,8 @@ def test_fdistill(task, temperature, x64):
     matches("rkl", ReverseKL(**softened))
     used = temperature if scaled else 1.0
     matches("tvd_one_side", TotalVariation(temperature=used), factor)
-    matches("engine", ReverseCrossEntropy(temperature=used))
+    energy = ReverseCrossEntropy(temperature=used, temperature_squared=False)
+    matches("engine", energy)
     for beta in (0.25, 0.5, 0.85):
         # The code adds 1e-10 to the mixture before taking its logarithm.
         student_side = SkewedReverseKL(**softened, skew=beta)

@@ -53,7 +53,9 @@ def test_mean_is_that_over_all_tokens_that_count(loss, tokens):
         del rows[2]
     expected = loss(*map(jnp.asarray, rows)).mean()
     assert losses.shape == (SEQUENCES,) and losses[2] == 0
-    np.testing.assert_allclose(masked_mean(losses, MASK), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        masked_mean(losses, jnp.asarray(MASK)), expected, rtol=1e-5
+    )
 
 
 def test_mean_of_sequences_weighs_them_alike(tokens):
