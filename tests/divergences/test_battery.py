@@ -215,7 +215,7 @@ def call(loss, student, teacher, labels=None, where=None):
     """The loss, with labels if it reads them."""
     if isinstance(loss, LabelledDivergence):
         labels = labels_of(student) if labels is None else labels
-        return loss(student, teacher, labels, where=where)
+        return loss(student, teacher, jnp.asarray(labels), where=where)
     return loss(student, teacher, where=where)
 
 

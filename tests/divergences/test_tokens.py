@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
@@ -80,9 +81,9 @@ def test_in_a_mix_it_goes_by_the_name_of_its_loss(key, tokens):
     mix = 0.5 * PerToken(CrossEntropy()) + 0.5 * PerToken(KL())
     assert mix.names == ["ce", "kl"] and mix.needs_teacher
     assert not (1.0 * PerToken(CrossEntropy())).needs_teacher
-    outputs = [Outputs(jnp.asarray(side)) for side in (student, teacher)]
-    params = mix.init(key, *jax.eval_shape(lambda: outputs))
-    loss, metrics = mix.apply(params, *outputs, batch_of(labels), jnp.int32(0))
+    ours, theirs = Outputs(jnp.asarray(student)), Outputs(jnp.asarray(teacher))
+    params = mix.init(key, *jax.eval_shape(lambda: (ours, theirs)))
+    loss, metrics = mix.apply(params, ours, theirs, batch_of(labels), jnp.int32(0))
     np.testing.assert_allclose(
         loss, 0.5 * (metrics["loss/ce"] + metrics["loss/kl"]), rtol=1e-6
     )
@@ -98,8 +99,6 @@ def test_no_token_at_all_gives_zero(tokens):
 
 
 def test_unknown_averages_are_refused(monkeypatch):
-    import jaxtyping
-
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="words"):
         PerToken(KL(), average="words")  # pyrefly: ignore
