@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -197,7 +198,14 @@ LOSSES = [
         zero_at_equal=False,
     ),
 ]
-every_loss = pytest.mark.parametrize("case", LOSSES, ids=lambda case: str(case.loss))
+
+
+def named(loss):
+    """The same in every process: without addresses of functions."""
+    return re.sub(r"<function (\w+) at \w+>", r"\1", str(loss))
+
+
+every_loss = pytest.mark.parametrize("case", LOSSES, ids=lambda case: named(case.loss))
 
 
 def logits(seed, rows=8, classes=5, scale=2.0, dtype=np.float32):
@@ -443,7 +451,7 @@ def test_shapes_that_differ_are_refused(case, monkeypatch):
 WITH_TEMPERATURE = [case.loss for case in LOSSES if hasattr(case.loss, "temperature")]
 
 
-@pytest.mark.parametrize("loss", WITH_TEMPERATURE, ids=str)
+@pytest.mark.parametrize("loss", WITH_TEMPERATURE, ids=named)
 def test_temperatures_out_of_range_are_refused(loss):
     with pytest.raises(ValueError, match="temperature must be positive"):
         dataclasses.replace(loss, temperature=0.0)
