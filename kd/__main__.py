@@ -79,7 +79,7 @@ def _run(options: argparse.Namespace) -> int:
     import jax
     import tqdm
 
-    from kd import run
+    from kd import environment, run
     from kd.report.table import final_table
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
         config.load(options.name, scale), *options.fields, *assignments
     ).sharing_data()
     runs = options.runs.expanduser()
+    environment.keep_compiled(runs / "compiled")
     tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")
     try:
         workspace = run.Workspace(runs, scale, data_mesh(), tqdm.tqdm.write)

@@ -33,6 +33,18 @@ def device() -> dict[str, Any]:
     }
 
 
+def keep_compiled(directory: pathlib.Path) -> None:
+    """Has JAX keep what it compiles, so that the next process need not do it again.
+
+    A folder for each machine, since machine code does not travel. Where the user has
+    told JAX a folder (`JAX_COMPILATION_CACHE_DIR`), that one is used.
+    """
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        folder = str(directory / platform.node())
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def _commit() -> str | None:
     here = pathlib.Path(__file__).parent
     try:

@@ -14,20 +14,21 @@ from kd.types import Model, Params
 
 
 def predictor(
-    model: Model, *, widths: Sequence[int], mesh: Mesh, batch_size: int = 256
+    model: Model, *, widths: Sequence[int], mesh: Mesh, rows_per_device: int = 64
 ) -> Callable[[Params, Encoded], Float[np.ndarray, "num_examples v"]]:
     """A function from parameters and a split to float32 logits, dropout off.
 
     Compiled once per width, however often it is called.
     """
-    rows = -(-batch_size // mesh.size) * mesh.size
+    # 64 rows of activations stay in a processor's cache: 256 take half as long again.
+    rows = rows_per_device * mesh.size
 
     @jax.jit
     def logits(params, batch):
         return model.apply(params, batch, None).logits
 
     def predict(params: Params, split: Encoded) -> np.ndarray:
-        plan = plan_in_order(split.lengths, widths=widths, batch_size=batch_size)
+        plan = plan_in_order(split.lengths, widths=widths, batch_size=rows)
         found = [
             logits(params, shard_batch(_inputs(collate(split, planned, rows)), mesh))
             for planned in plan
