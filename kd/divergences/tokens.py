@@ -1,0 +1,77 @@
+"""Losses of single predictions, applied to the tokens of sequences."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from kd.objective import Loss
+from kd.types import Batch, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class PerToken(Loss):
+    """Another loss, with the predictions of all tokens of a batch as its rows.
+
+    Logits [b, n, v] become [b n, v], and the token mask `batch["prediction_mask"]`
+    [b, n], True where a prediction counts, says which rows the loss sees. With r_ij
+    what it gives at token j of sequence i, over the tokens that count,
+
+        losses_i = b / num_tokens sum_j r_ij               average="tokens"
+        losses_i = 1 / num_tokens_i sum_j r_ij             average="sequences"
+
+    for b unmasked sequences. The mean over sequences is the mean of r over all
+    tokens of the batch in the first case, and the mean of every sequence's own mean
+    in the second, which does not depend on what else is in the batch. A loss that
+    couples its rows couples all tokens.
+
+    Mask and labels are aligned to predictions: position j says whether and what the
+    logits at j are to predict, so that nothing is shifted here. `batch["labels"]`
+    [b, n] is needed by losses that read labels, and may hold anything (-100) at
+    tokens that do not count.
+
+    Args:
+        loss: of rows: any divergence of this package, or a cross-entropy.
+        average: what weighs the same, every token or every sequence.
+    """
+
+    loss: Loss
+    average: Literal["tokens", "sequences"] = "tokens"
+
+    def __post_init__(self) -> None:
+        if self.average not in ("tokens", "sequences"):
+            raise ValueError(
+                f'average is "tokens" or "sequences", got {self.average!r}'
+            )
+        object.__setattr__(self, "name", self.loss.name)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.loss.needs_teacher
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        flat = jax.eval_shape(_flat, student)
+        return self.loss.init(key, flat, teacher and jax.eval_shape(_flat, teacher))
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        kept = batch["prediction_mask"] & batch["mask"][:, None]
+        rows = {"mask": kept.reshape(-1)}
+        if "labels" in batch:
+            rows["labels"] = batch["labels"].reshape(-1)
+        losses = self.loss.per_example(
+            params, _flat(student), teacher and _flat(teacher), rows
+        ).reshape(kept.shape)
+        totals = jnp.sum(losses, axis=1)
+        if self.average == "sequences":
+            return totals / jnp.maximum(jnp.sum(kept, axis=1), 1)
+        return totals * jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
+
+
+def _flat(outputs: Outputs) -> Outputs:
+    return Outputs(outputs.logits.reshape(-1, outputs.logits.shape[-1]))
