@@ -249,3 +249,18 @@ def sinkd(student, teacher, temperature=2.0, epsilon=0.1, num_iters=20):
         plan = plan / plan.sum(axis=1, keepdims=True)
         plan = plan / plan.sum(axis=0, keepdims=True)
     return (plan * cost).sum(axis=1)
+
+
+def sinkhorn_divergence(student, teacher, temperature=2.0, epsilon=0.1, num_iters=20):
+    """By dual potentials: f_i + g_i of one problem less half those of the others."""
+    p, q = softmax(student, temperature), softmax(teacher, temperature)
+
+    def potentials(x, y):
+        kernel = np.exp(-np.abs(x[:, None] - y[None]).sum(axis=-1) / epsilon)
+        v = np.ones(len(y))
+        for _ in range(num_iters):
+            u = 1 / len(x) / (kernel @ v)
+            v = 1 / len(y) / (kernel.T @ u)
+        return epsilon * (np.log(u) + np.log(v))
+
+    return potentials(p, q) - 0.5 * potentials(p, p) - 0.5 * potentials(q, q)

@@ -109,7 +109,8 @@ def test_json_names_classes_and_schedules(sinkd):
     tree = config.to_json(sinkd)
     assert tree["objective"]["sinkd"] == {
         "weight": 0.8, "class": "SinKD", "temperature": 2.0, "epsilon": 0.1,
-        "num_iters": 20, "convention": "invariant",
+        "num_iters": 20, "gradient": "unrolled", "cost": {"class": "L1"},
+        "num_groups": 1, "convention": "invariant",
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from kd.divergences.kullback_leibler import (
 )
 from kd.divergences.logits import LogitMSE, Standardized
 from kd.divergences.tokens import PerToken
-from kd.divergences.transport import SinKD
+from kd.divergences.transport import SinKD, SinkhornDivergence
 
 __all__ = [
     "ATKD",
@@ -52,6 +52,7 @@ __all__ = [
     "ReverseCrossEntropy",
     "ReverseKL",
     "SinKD",
+    "SinkhornDivergence",
     "SkewedKL",
     "SkewedReverseKL",
     "SoftCrossEntropy",

@@ -7,13 +7,29 @@ match the given masses. The number of iterations is part of the definition (SinK
 runs 20 and differentiates through all of them), so nothing stops early.
 """
 
+from typing import Literal, NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# The gradient of mass / (kernel @ v) divides by the square of a sum of kernel entries:
-# exp(-2 * 40) = 2e-35 is still a normal float32.
-_LARGEST_SAFE_EXPONENT = 40.0
+from kd.transport import implicit, kernel_domain, log_domain
+
+Gradient = Literal["unrolled", "envelope", "implicit"]
+
+
+class Solution(NamedTuple):
+    """The plan, and the iterates it came from."""
+
+    plan: Float[Array, "n m"]
+    """0 in rows and columns without mass; column sums exact, row sums nearly."""
+    f: Float[Array, "n"]
+    """Potential of every row in units of the cost: plan = exp((f + g - cost) /
+    epsilon). 0 where there is no mass."""
+    g: Float[Array, "m"]
+    """Potential of every column, likewise."""
+    errors: Float[Array, "t"]
+    """sum_i |sum_j plan_ij - row_mass_i| after every iteration. No gradient."""
 
 
 def solve(
@@ -24,81 +40,101 @@ def solve(
     epsilon: float,
     num_iters: int,
     largest_cost: float = float("inf"),
-) -> Float[Array, "n m"]:
+    gradient: Gradient = "unrolled",
+) -> Solution:
     """The plan after `num_iters` row-then-column normalisations.
 
-    Column sums are exact, row sums approximately so. Differentiable in reverse
-    mode through every iteration. A row or column of mass 0 is the same as none.
+    Differentiable in reverse mode, in the cost and the masses, in one of three
+    ways; `tests/transport/test_gradient_modes.py` shows how far apart they are.
+
+    * "unrolled": of the plan as computed, after exactly these iterations. Keeps the
+      scaling vectors of all iterations, num_iters (n + m) numbers, no matrices.
+    * "implicit": of the converged plan, at the plan computed. Tends to "unrolled"
+      as the iterations converge, at a cost that does not grow with them.
+    * "envelope": none, the plan is a constant. Then the gradient of
+      sum(plan * cost) is the plan: by Danskin's theorem that of the entropic cost,
+      min <P, cost> + epsilon KL(P), at convergence. It is not the gradient of
+      sum(plan * cost) itself.
 
     Args:
-        cost: ground cost.
+        cost: ground cost. Lifted to float32 if it has less. What it holds in rows
+            and columns without mass has no effect.
         row_mass: mass of every row, at least 0.
-        column_mass: mass of every column, of the same total.
+        column_mass: mass of every column, of the same total. Mass 0 is the same as
+            no such row or column.
         epsilon: entropic regularisation, in units of the cost.
         num_iters: normalisations of rows and of columns.
         largest_cost: a bound on the entries of `cost` if one is known. Where
             largest_cost / epsilon is moderate the kernel cannot underflow and the
             iterations are plain matrix-vector products; otherwise they run on
             potentials in the log domain.
-
-    Returns:
-        The plan, 0 in rows and columns without mass.
+        gradient: see above.
 
     Raises:
-        ValueError: epsilon is not positive, or num_iters is below 1.
+        ValueError: epsilon is not positive, num_iters is below 1, `gradient` is
+            unknown, or the shapes do not fit.
 
     Source: cuturi2013sinkhorn, algorithm 1; the order of the SinKD code.
     """
+    check_settings(epsilon, num_iters, gradient)
+    if cost.shape != row_mass.shape + column_mass.shape:
+        raise ValueError(
+            f"a cost of shape {cost.shape} needs masses [n] and [m], got "
+            f"{row_mass.shape} and {column_mass.shape}"
+        )
+    dtype = jnp.promote_types(cost.dtype, jnp.float32)
+    row_mass, column_mass = row_mass.astype(dtype), column_mass.astype(dtype)
+    exist = (row_mass > 0)[:, None] & (column_mass > 0)[None, :]
+    # Emptied before the exponential: whatever is there has no gradient either.
+    exponents = jnp.where(exist, cost.astype(dtype), 0) / -epsilon
+    kernel_is_safe = largest_cost / epsilon <= kernel_domain.LARGEST_SAFE_EXPONENT
+
+    problem = (exponents, row_mass, column_mass, exist)
+    if gradient != "unrolled":
+        problem = jax.lax.stop_gradient(problem)
+    iterate = _in_kernel_domain if kernel_is_safe else _in_log_domain
+    plan, all_f, all_g = iterate(*problem, num_iters)
+    f, g = all_f[-1], all_g[-1]
+    if gradient == "implicit":
+        log_kernel = jnp.where(exist, exponents, -jnp.inf)
+        f, g = implicit.at_convergence(log_kernel, row_mass, column_mass, f, g)
+        plan = jnp.exp(log_kernel + f[:, None] + g[None, :])
+    errors = _row_errors(*jax.lax.stop_gradient((plan, all_f, row_mass)))
+    return Solution(plan, epsilon * f, epsilon * g, errors)
+
+
+def check_settings(epsilon: float, num_iters: int, gradient: Gradient) -> None:
+    """Raises ValueError if one of them is out of range, as `solve` does."""
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive, got {epsilon}")
     if num_iters < 1:
         raise ValueError(f"num_iters must be at least 1, got {num_iters}")
-    with jax.default_matmul_precision("highest"):
-        if largest_cost / epsilon <= _LARGEST_SAFE_EXPONENT:
-            return _solve_kernel(cost, row_mass, column_mass, epsilon, num_iters)
-        return _solve_log(cost, row_mass, column_mass, epsilon, num_iters)
+    if gradient not in ("unrolled", "envelope", "implicit"):
+        raise ValueError(
+            f'gradient is "unrolled", "envelope" or "implicit", got {gradient!r}'
+        )
 
 
-def _solve_kernel(cost, row_mass, column_mass, epsilon, num_iters):
-    kernel = jnp.exp(-cost / epsilon)
-
-    def normalise(scaling, _):
-        _, v = scaling
-        # Where nothing has mass the sums are 0 as well: 0 / 1 instead of 0 / 0.
-        u = row_mass / jnp.where(row_mass > 0, kernel @ v, 1)
-        v = column_mass / jnp.where(column_mass > 0, u @ kernel, 1)
-        return (u, v), None
-
-    # Columns without mass must not take part in the first row sums.
-    start = (jnp.zeros_like(row_mass), (column_mass > 0).astype(cost.dtype))
-    (u, v), _ = jax.lax.scan(normalise, start, length=num_iters)
-    return u[:, None] * kernel * v[None, :]
+def _in_kernel_domain(exponents, row_mass, column_mass, exist, num_iters):
+    kernel = jnp.where(exist, jnp.exp(exponents), 0)
+    u, v = kernel_domain.scaling_vectors(kernel, row_mass, column_mass, num_iters)
+    plan = u[-1][:, None] * kernel * v[-1][None, :]
+    return plan, _log_or_0(u), _log_or_0(v)
 
 
-def _solve_log(cost, row_mass, column_mass, epsilon, num_iters):
-    log_kernel = -cost / epsilon
-    log_rows, log_columns = _safe_log(row_mass), _safe_log(column_mass)
-
-    rows, columns = row_mass > 0, column_mass > 0
-
-    def normalise(potentials, _):
-        _, g = potentials
-        f = log_rows - _logsumexp(log_kernel + g[None, :], where=columns[None, :])
-        g = log_columns - _logsumexp((log_kernel + f[:, None]).T, where=rows[None, :])
-        return (f, g), None
-
-    start = (jnp.zeros_like(row_mass), jnp.zeros_like(column_mass))
-    (f, g), _ = jax.lax.scan(normalise, start, length=num_iters)
-    exist = rows[:, None] & columns[None, :]
-    exponent = log_kernel + f[:, None] + g[None, :]
-    return jnp.where(exist, jnp.exp(jnp.where(exist, exponent, 0)), 0)
+def _in_log_domain(exponents, row_mass, column_mass, exist, num_iters):
+    log_kernel = jnp.where(exist, exponents, -jnp.inf)
+    f, g = log_domain.potentials(log_kernel, row_mass, column_mass, num_iters)
+    return jnp.exp(log_kernel + f[-1][:, None] + g[-1][None, :]), f, g
 
 
-def _logsumexp(values, *, where):
-    # Without any mass there is nothing to sum: 0, not -inf, keeps gradients finite.
-    total = jax.nn.logsumexp(values, axis=1, where=where)
-    return jnp.where(jnp.any(where), total, 0)
+def _log_or_0(scaling):
+    return jnp.log(jnp.where(scaling > 0, scaling, 1))
 
 
-def _safe_log(mass):
-    return jnp.log(jnp.where(mass > 0, mass, 1))
+def _row_errors(plan, all_f, row_mass):
+    # Normalising a row takes it from its sum to its mass, so each step of f tells
+    # the sum before it.
+    sums = row_mass * jnp.exp(all_f[:-1] - all_f[1:])
+    sums = jnp.concatenate([sums, plan.sum(axis=1)[None]])
+    return jnp.abs(sums - row_mass).sum(axis=1)

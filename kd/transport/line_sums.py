@@ -1,0 +1,134 @@
+"""Sums over sites of a line whose weights fall off as exp(-distance).
+
+    left_k = sum_{j<k} exp(-(t_k - t_j)) w_j,    right_k likewise over j > k
+
+for sorted sites t. From one site to the next everything collected so far shrinks by
+the same factor, so each sum is a first-order recurrence: time and memory grow with
+the number of sites, where the matrix exp(-|t_k - t_j|) grows with its square. No
+factor exceeds 1: nothing can overflow, and underflow is the true 0.
+
+A recurrence is sequential. Therefore the sites are cut into about as many blocks as
+each block has sites; all blocks advance together, one site at a time, and then one
+recurrence over the blocks passes on what each leaves to the next. Arrays are [r, c]:
+column c is a block, and its r rows are neighbours on the line.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Way(NamedTuple):
+    """The way to every site from one side: distances, or what remains after them."""
+
+    step: Float[Array, "r c"]
+    """From the site before, in the direction of travel."""
+    reach: Float[Array, "r c"]
+    """From the last site of the block before."""
+
+
+class Ways(NamedTuple):
+    """The ways from both sides."""
+
+    left: Way
+    right: Way
+
+
+def cut(sites: Float[Array, "k"]) -> Float[Array, "r c"]:
+    """Sites as blocks of neighbours; the last site is repeated to fill them."""
+    # Multiples of 16 blocks fill the vector registers of every processor.
+    num_blocks = 16 * max(1, round(len(sites) ** 0.5 / 16))
+    length = -(-len(sites) // num_blocks)
+    padded = jnp.pad(sites, (0, length * num_blocks - len(sites)), mode="edge")
+    return padded.reshape(num_blocks, length).T
+
+
+def distances(sites: Float[Array, "r c"], slope: float) -> Ways:
+    """slope |t_k - t_j| for sorted sites t: differences of neighbours, added up."""
+    # Neighbours are subtracted first, which rounds nothing when they are close.
+    left = slope * (sites - _before(sites).step)
+    right = slope * (_after(sites).step - sites)
+    return Ways(
+        Way(left, jnp.cumsum(left, axis=0)),
+        Way(right, jnp.cumsum(right[::-1], axis=0)[::-1]),
+    )
+
+
+def decays(ways: Ways, unit: Float[Array, "r c"] | None = None) -> Ways:
+    """exp(-distance), times unit of the origin / unit here if units are given.
+
+    Args:
+        ways: distances.
+        unit: logarithms of the units in which sums are kept, one per site.
+    """
+    if unit is None:
+        return jax.tree.map(lambda distance: jnp.exp(-distance), ways)
+    origins = Ways(_before(unit), _after(unit))
+    return jax.tree.map(
+        lambda distance, origin: jnp.exp(origin - unit - distance), ways, origins
+    )
+
+
+def _before(values: Float[Array, "r c"]) -> Way:
+    """Values at the origins of the ways from the left; the first is its own."""
+    ends = jnp.concatenate([values[0, :1], values[-1, :-1]])
+    step = jnp.concatenate([ends[None], values[:-1]])
+    return Way(step, jnp.broadcast_to(ends, values.shape))
+
+
+def _after(values: Float[Array, "r c"]) -> Way:
+    step, reach = _before(values[::-1, ::-1])
+    return Way(step[::-1, ::-1], reach[::-1, ::-1])
+
+
+class _Semiring(NamedTuple):
+    plus: Callable
+    times: Callable
+    zero: float
+
+
+_SUM = _Semiring(jnp.add, jnp.multiply, 0.0)
+_MAX = _Semiring(jnp.maximum, jnp.add, -jnp.inf)
+
+
+def sums(
+    decays: Ways, weights: Float[Array, "r c"]
+) -> tuple[Float[Array, "r c"], Float[Array, "r c"]]:
+    """Sums of what is left, and of what is right, of every site, without itself."""
+    return _arriving(decays, weights, _SUM)
+
+
+def largest(ways: Ways, values: Float[Array, "r c"]) -> Float[Array, "r c"]:
+    """max_j (values_j - |t_k - t_j|), j = k included; values may be -inf."""
+    left, right = _arriving(jax.tree.map(jnp.negative, ways), values, _MAX)
+    return jnp.maximum(values, jnp.maximum(left, right))
+
+
+def _arriving(
+    ways: Ways, weights: Float[Array, "r c"], semiring: _Semiring
+) -> tuple[Float[Array, "r c"], Float[Array, "r c"]]:
+    plus, times, zero = semiring
+
+    def pass_site(total, site):
+        step, weight = site
+        arriving = times(step, total)
+        return plus(arriving, weight), arriving
+
+    def pass_block(total, block):
+        across, own = block
+        return plus(times(across, total), own), total
+
+    def travel(way: Way, across: Float[Array, "c"], reverse: bool):
+        empty = jnp.full_like(weights[0], zero)
+        own, arriving = jax.lax.scan(
+            pass_site, empty, (way.step, weights), reverse=reverse
+        )
+        _, carried = jax.lax.scan(pass_block, empty[0], (across, own), reverse=reverse)
+        return plus(arriving, times(way.reach, carried))
+
+    left = travel(ways.left, ways.left.reach[-1], reverse=False)
+    right = travel(ways.right, ways.right.reach[0], reverse=True)
+    return left, right
