@@ -53,6 +53,15 @@ class Loss(abc.ABC):
             batch: the batch both have seen, with `labels` and `mask`.
         """
 
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        """`per_example`, and scalars to watch that its computation gives for little.
+
+        No gradient flows through the metrics. None by default.
+        """
+        return self.per_example(params, student, teacher, batch), {}
+
     @property
     def needs_teacher(self) -> bool:
         return True
@@ -80,7 +89,8 @@ class Mix:
 
         loss = sum_k weight_k(step) * mean_i loss_k,i      over unmasked examples i
 
-    The metrics hold `loss` and, before weighting, `loss/<name>` of every term.
+    The metrics hold `loss` and, before weighting, `loss/<name>` of every term, beside
+    what the term's own metrics are, as `<name>/<metric>`.
     """
 
     terms: tuple[Term, ...]
@@ -125,13 +135,15 @@ class Mix:
         total = jnp.float32(0.0)
         metrics: Metrics = {}
         for term in self.terms:
-            losses = term.loss.per_example(
-                params[term.loss.name], student, teacher, batch
+            name = term.loss.name
+            losses, watched = term.loss.per_example_with_metrics(
+                params[name], student, teacher, batch
             )
             value = masked_mean(losses, batch["mask"])
             weight = term.weight(step) if callable(term.weight) else term.weight
             total += weight * value
-            metrics[f"loss/{term.loss.name}"] = value
+            metrics[f"loss/{name}"] = value
+            metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return total, {"loss": total} | metrics
 
 

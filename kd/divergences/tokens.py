@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.objective import Loss
-from kd.types import Batch, Outputs, Params
+from kd.types import Batch, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,17 +60,24 @@ class PerToken(Loss):
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
         kept = batch["prediction_mask"] & batch["mask"][:, None]
         rows = {"mask": kept.reshape(-1)}
         if "labels" in batch:
             rows["labels"] = batch["labels"].reshape(-1)
-        losses = self.loss.per_example(
+        losses, metrics = self.loss.per_example_with_metrics(
             params, _flat(student), teacher and _flat(teacher), rows
-        ).reshape(kept.shape)
+        )
+        losses = losses.reshape(kept.shape)
         totals = jnp.sum(losses, axis=1)
         if self.average == "sequences":
-            return totals / jnp.maximum(jnp.sum(kept, axis=1), 1)
-        return totals * jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
+            return totals / jnp.maximum(jnp.sum(kept, axis=1), 1), metrics
+        share = jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
+        return totals * share, metrics
 
 
 def _flat(outputs: Outputs) -> Outputs:
