@@ -257,7 +257,7 @@ def sinkhorn_divergence(student, teacher, temperature=2.0, epsilon=0.1, num_iter
 
     def potentials(x, y):
         kernel = np.exp(-np.abs(x[:, None] - y[None]).sum(axis=-1) / epsilon)
-        v = np.ones(len(y))
+        u, v = np.ones(len(x)), np.ones(len(y))
         for _ in range(num_iters):
             u = 1 / len(x) / (kernel @ v)
             v = 1 / len(y) / (kernel.T @ u)

@@ -15,7 +15,7 @@ from conftest import tiny_experiment
 import kd.train.loop
 from kd import config, run, run_directory, teacher
 from kd.data import sources, text
-from kd.divergences import KL
+from kd.divergences import KL, SinKD
 from kd.errors import UserError
 from kd.evaluate.predict import predictor
 from kd.models import hub
@@ -354,3 +354,14 @@ def test_read_only_place(tiny, place):
         workspace.runs.chmod(0o500)
     with pytest.raises(UserError, match="cannot write to"):
         run.run(tiny, "tiny", workspace)
+
+
+def test_a_plan_that_misses_its_marginals_is_told_once(tiny, place, monkeypatch):
+    monkeypatch.setattr(kd.train.loop, "_MARGINAL_ERROR", 1e-6)
+    sinkd = SinKD(epsilon=1e-3, num_iters=1)
+    experiment = dataclasses.replace(
+        tiny, objective=1.0 * CrossEntropy() + 1.0 * sinkd, num_steps=8
+    )
+    run.run(experiment, "tiny", place.workspace)
+    (warning,) = (line for line in place.said if "marginals" in line)
+    assert warning.startswith("sinkd: the transport plan of step 1 misses")

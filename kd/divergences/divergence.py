@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from kd.objective import Loss
-from kd.types import Batch, Outputs, Params
+from kd.types import Batch, Metrics, Outputs, Params
 
 
 class Divergence(Loss):
@@ -48,9 +48,21 @@ class Divergence(Loss):
         Raises:
             ValueError: the shapes of student and teacher differ.
         """
+        return self._call(student, teacher, where)[0]
+
+    def _call(self, student, teacher, where):
         student, teacher = _prepare(type(self).__name__, student, teacher, where)
-        losses = self.rows(student, teacher, where)
-        return losses if where is None else jnp.where(where, losses, 0)
+        losses, metrics = self.rows_with_metrics(student, teacher, where)
+        return losses if where is None else jnp.where(where, losses, 0), metrics
+
+    def rows_with_metrics(
+        self,
+        student: Float[Array, "b v"],
+        teacher: Float[Array, "b v"],
+        where: Bool[Array, "b"] | None,
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        """`rows`, and scalars to watch; none unless a subclass has some."""
+        return self.rows(student, teacher, where), {}
 
     @abc.abstractmethod
     def rows(
@@ -64,9 +76,14 @@ class Divergence(Loss):
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
         del params
         assert teacher is not None
-        return self(student.logits, teacher.logits, where=batch["mask"])
+        return self._call(student.logits, teacher.logits, batch["mask"])
 
 
 class LabelledDivergence(Loss):

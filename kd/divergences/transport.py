@@ -14,8 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from kd.divergences.divergence import Divergence
-from kd.transport import diagnostics, solver
+from kd.transport import diagnostics, line, sharding, solver
 from kd.transport.cost import L1, Cost
+from kd.types import Metrics
+
+_LONG_BATCH = 256
+"""From this size on two classes are solved on the line, below by matrices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,32 +40,40 @@ class _BatchTransport(Divergence):
         solver.check_settings(self.epsilon, self.num_iters, self.gradient)
 
     def rows(self, student, teacher, where):
-        p, q = self._soften(student), self._soften(teacher)
-        kept = jnp.ones(len(p), bool) if where is None else where
-        if self.num_groups == 1:
-            return self._group_rows(p, q, kept)
-        groups = [_split(array, self.num_groups) for array in (p, q, kept)]
-        return jax.vmap(self._group_rows)(*groups).reshape(len(p))
+        return self.rows_with_metrics(student, teacher, where)[0]
+
+    def rows_with_metrics(self, student, teacher, where):
+        kept = jnp.ones(len(student), bool) if where is None else where
+        return sharding.solve_groups(
+            self._group,
+            self._soften(student),
+            self._soften(teacher),
+            kept,
+            num_groups=self.num_groups,
+        )
 
     @abc.abstractmethod
-    def _group_rows(self, p, q, kept) -> Float[Array, "b"]:
-        """The losses of one group, on softened predictions."""
+    def _group(
+        self, p, q, kept, *, axis: str | None
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        """Losses of one group, on softened predictions, and metrics of its plan."""
 
     def _soften(self, logits):
         return jax.nn.softmax(logits / self.temperature)
 
-    def _transport(self, p, q, kept):
+    def _transport(self, p, q, kept, axis):
         """Solution and cost of the problem with equal masses on the kept rows."""
-        cost = self.cost(p, q)
-        mass = _equal_masses(kept, cost.dtype)
+        cost = sharding.cost_of_rows(self.cost, p, q, axis)
+        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
         solution = solver.solve(
             cost,
-            mass,
-            mass,
+            row_mass,
+            column_mass,
             epsilon=self.epsilon,
             num_iters=self.num_iters,
             largest_cost=self.cost.largest_between_probabilities,
             gradient=self.gradient,
+            axis=axis,
         )
         return solution, cost
 
@@ -94,7 +106,8 @@ class SinKD(_BatchTransport):
         cost: C, one of `kd.transport.cost`, or your own.
         num_groups: cuts the batch into so many equal runs of neighbouring rows, each
             with a plan of its own; b is then the size of a group. Where every device
-            holds whole groups they need not talk to each other.
+            holds whole groups they need not talk to each other; one group over
+            several devices is solved as `kd.transport.sharding` says.
 
     Source: cui2024sinkhorn, batch-wise reformulation. The constant 0.001 appears
     in the code only, which also ignores its temperature argument (always 2).
@@ -110,14 +123,66 @@ class SinKD(_BatchTransport):
                 f'convention is "invariant" or "faithful", got {self.convention!r}'
             )
 
-    def _group_rows(self, p, q, kept):
-        # Another way to the same sums would go here, e.g. one for two classes alone.
-        solution, cost = self._transport(p, q, kept)
-        num_rows = jnp.sum(kept)
-        losses = num_rows * jnp.sum(solution.plan * cost, axis=1)
+    def _group(self, p, q, kept, *, axis):
+        on_line = self._on_line(p, axis)
+        costs, metrics = (self._line if on_line else self._matrix)(p, q, kept, axis)
+        _, _, num_rows = _equal_masses(kept, costs.dtype, axis)
+        losses = num_rows * costs
         if self.convention == "faithful":
             losses *= 0.001 * num_rows
-        return losses
+        return losses, metrics
+
+    def _on_line(self, p, axis) -> bool:
+        possible = p.shape[1] == 2 and self.cost == L1() and self.gradient == "unrolled"
+        return possible and (axis is not None or len(p) >= _LONG_BATCH)
+
+    def _matrix(self, p, q, kept, axis):
+        solution, cost = self._transport(p, q, kept, axis)
+        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
+        # The columns with the numbers of these rows.
+        columns = sharding.own(jnp.arange(cost.shape[1]), len(p), axis)
+        costs = jnp.sum(solution.plan * cost, axis=1)
+        metrics = diagnostics.diagnose(
+            costs=costs,
+            sums=solution.plan.sum(axis=1),
+            f=solution.f,
+            g=solution.g,
+            own_g=solution.g[columns],
+            own_cost=jnp.take_along_axis(cost, columns[:, None], axis=1)[:, 0],
+            row_mass=row_mass,
+            column_mass=column_mass,
+            errors=solution.errors,
+            epsilon=self.epsilon,
+            axis=axis,
+        )
+        return costs, metrics
+
+    def _line(self, p, q, kept, axis):
+        # Two numbers an example: every device solves the whole problem.
+        x, y = sharding.gather(p[:, 0], axis), sharding.gather(q[:, 0], axis)
+        _, mass, _ = _equal_masses(kept, p.dtype, axis)
+        solution = line.solve(
+            x,
+            y,
+            mass,
+            mass,
+            epsilon=self.epsilon,
+            num_iters=self.num_iters,
+            largest_cost=self.cost.largest_between_probabilities,
+        )
+        metrics = diagnostics.diagnose(
+            costs=solution.costs,
+            sums=solution.sums,
+            f=solution.f,
+            g=solution.g,
+            own_g=solution.g,
+            own_cost=2 * jnp.abs(x - y),
+            row_mass=mass,
+            column_mass=mass,
+            errors=solution.errors,
+            epsilon=self.epsilon,
+        )
+        return sharding.own(solution.costs, len(p), axis), metrics
 
     def plan(
         self,
@@ -132,22 +197,9 @@ class SinKD(_BatchTransport):
         """
         kept = jnp.ones(len(student), bool) if where is None else where
         solution, cost = self._transport(
-            self._soften(student), self._soften(teacher), kept
+            self._soften(student), self._soften(teacher), kept, axis=None
         )
         return solution.plan, cost
-
-    def diagnostics(
-        self,
-        student: Float[Array, "b v"],
-        teacher: Float[Array, "b v"],
-        *,
-        where: Bool[Array, "b"] | None = None,
-    ) -> dict[str, Float[Array, ""]]:
-        """What `kd.transport.diagnostics.diagnose` says of `plan`."""
-        kept = jnp.ones(len(student), bool) if where is None else where
-        plan, _ = self.plan(student, teacher, where=where)
-        mass = _equal_masses(kept, plan.dtype)
-        return diagnostics.diagnose(plan, mass, mass)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,32 +226,30 @@ class SinkhornDivergence(_BatchTransport):
 
     name = "sinkhorn_divergence"
 
-    def _group_rows(self, p, q, kept):
-        return (
-            self._entropic_cost(p, q, kept)
-            - 0.5 * self._entropic_cost(p, p, kept)
-            - 0.5 * self._entropic_cost(q, q, kept)
+    def _group(self, p, q, kept, *, axis):
+        losses = (
+            self._entropic_cost(p, q, kept, axis)
+            - 0.5 * self._entropic_cost(p, p, kept, axis)
+            - 0.5 * self._entropic_cost(q, q, kept, axis)
         )
+        return losses, {}
 
-    def _entropic_cost(self, x, y, kept):
-        solution, cost = self._transport(x, y, kept)
+    def _entropic_cost(self, x, y, kept, axis):
+        solution, cost = self._transport(x, y, kept, axis)
         # The potentials of masses 1/b differ from those of the formula by constants
         # that are the same in all three terms.
-        losses = solution.f + solution.g
+        losses = solution.f + sharding.own(solution.g, len(x), axis)
         if self.gradient == "envelope":
             # Of no value, and with the gradient that Danskin's theorem gives.
-            share = jnp.sum(kept) * jnp.sum(solution.plan * cost, axis=1)
+            _, _, num_rows = _equal_masses(kept, cost.dtype, axis)
+            share = num_rows * jnp.sum(solution.plan * cost, axis=1)
             losses += share - jax.lax.stop_gradient(share)
         return losses
 
 
-def _equal_masses(kept, dtype):
-    return kept.astype(dtype) / jnp.maximum(jnp.sum(kept), 1)
-
-
-def _split(array, num_groups):
-    if array.shape[0] % num_groups:
-        raise ValueError(
-            f"a batch of {array.shape[0]} cannot be cut into {num_groups} equal groups"
-        )
-    return array.reshape(num_groups, -1, *array.shape[1:])
+def _equal_masses(kept, dtype, axis):
+    """1 / number of rows for every row here, for every column, and the number."""
+    columns = sharding.gather(kept, axis)
+    num_rows = jnp.sum(columns)
+    share = 1 / jnp.maximum(num_rows, 1).astype(dtype)
+    return kept * share, columns * share, num_rows

@@ -5,6 +5,7 @@ logits that travel with the batch; the step is the same. Training on labels alon
 is the special case of an objective that needs no teacher.
 """
 
+import contextlib
 import functools
 
 import jax
@@ -116,6 +117,15 @@ def offline(
 
     @functools.partial(jax.jit, donate_argnames="state", out_shardings=everywhere)
     def step(state, teacher_params, batch):
+        # Losses that couple the examples of all devices ask for the mesh.
+        with (
+            jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+            if mesh
+            else contextlib.nullcontext()
+        ):
+            return update(state, teacher_params, batch)
+
+    def update(state, teacher_params, batch):
         key = jax.random.fold_in(state.key, state.step)
         gradient_of = whole if num_microbatches == 1 else in_parts
         gradient, metrics = gradient_of(

@@ -29,6 +29,8 @@ class Cost(abc.ABC):
     largest_between_probabilities: ClassVar[float] = float("inf")
     """A bound for rows that are at least 0 and sum to 1, if there is one. It lets
     the solver choose a faster way; too small a number would make it overflow."""
+    adds_up_over_classes: ClassVar[bool] = False
+    """Whether it is the sum of what it gives for parts of the classes."""
 
     def __call__(
         self, x: Float[Array, "n v"], y: Float[Array, "m v"]
@@ -52,6 +54,7 @@ class L1(Cost):
     """
 
     largest_between_probabilities = 2.0
+    adds_up_over_classes = True
 
     def between(self, x, y):
         return _l1(x, y)
@@ -88,6 +91,7 @@ class SquaredL2(Cost):
     """
 
     largest_between_probabilities = 2.0
+    adds_up_over_classes = True
 
     def between(self, x, y):
         squares = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1)[None, :]

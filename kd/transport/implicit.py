@@ -21,21 +21,26 @@ cannot fail: where the problem is too ill-conditioned for the precision the
 gradient is that of a regularised system.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse.linalg import cg
 from jaxtyping import Array, Float
 
+from kd.transport.rows import over_rows, share_of_column
+
 _MOST_STEPS = 200
 
 
-@jax.custom_vjp
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def at_convergence(
     log_kernel: Float[Array, "n m"],
     row_mass: Float[Array, "n"],
     column_mass: Float[Array, "m"],
     f: Float[Array, "n"],
     g: Float[Array, "m"],
+    axis: str | None = None,
 ) -> tuple[Float[Array, "n"], Float[Array, "m"]]:
     """The potentials f and g as they are, with the gradient of converged ones.
 
@@ -45,42 +50,45 @@ def at_convergence(
         column_mass: mass of every column, of the same total.
         f: potential of every row, in units of epsilon; no gradient flows into it.
         g: potential of every column, likewise.
+        axis: of the mesh that rows are sharded over, see `kd.transport.rows`.
     """
-    del log_kernel, row_mass, column_mass
+    del log_kernel, row_mass, column_mass, axis
     return f, g
 
 
-def _forward(log_kernel, row_mass, column_mass, f, g):
+def _forward(log_kernel, row_mass, column_mass, f, g, axis):
+    del axis
     return (f, g), (jnp.exp(log_kernel + f[:, None] + g[None, :]),)
 
 
-def _backward(residuals, gradient):
+def _backward(axis, residuals, gradient):
     (plan,) = residuals
     with jax.default_matmul_precision("highest"):
-        x, y = _solve(plan, *gradient)
-    return -plan * (x[:, None] + y[None, :]), x, y, None, None
+        x, y = _solve(plan, gradient[0], over_rows(gradient[1], axis), axis)
+    dlog_kernel = -plan * (x[:, None] + y[None, :])
+    return dlog_kernel, x, share_of_column(y, axis), None, None
 
 
-def _solve(plan, df, dg):
+def _solve(plan, df, dg, axis):
     # The plan's own sums, not the masses: A then has no singular value above 1,
     # converged or not.
-    rows, columns = plan.sum(axis=1), plan.sum(axis=0)
-    over_rows = jnp.where(rows > 0, 1 / jnp.where(rows > 0, rows, 1), 0)
+    rows, columns = plan.sum(axis=1), over_rows(plan.sum(axis=0), axis)
+    inverse = jnp.where(rows > 0, 1 / jnp.where(rows > 0, rows, 1), 0)
     root = jnp.sqrt(columns)
     over_root = jnp.where(columns > 0, 1 / jnp.where(columns > 0, root, 1), 0)
     null = root / jnp.maximum(jnp.linalg.norm(root), jnp.finfo(root.dtype).tiny)
 
     def apply(z):
-        through = (over_rows * (plan @ (over_root * z))) @ plan * over_root
-        return z - through + null * (null @ z)
+        through = over_rows((inverse * (plan @ (over_root * z))) @ plan, axis)
+        return z - through * over_root + null * (null @ z)
 
     df = jnp.where(rows > 0, df, 0)
-    target = over_root * (dg - (over_rows * df) @ plan)
+    target = over_root * (dg - over_rows((inverse * df) @ plan, axis))
     target = target - null * (null @ target)  # solvable, but for rounding
     tolerance = 10 * float(jnp.finfo(plan.dtype).eps)
     z, _ = cg(apply, target, tol=tolerance, maxiter=_MOST_STEPS)
     y = over_root * z
-    return over_rows * (df - plan @ y), y
+    return inverse * (df - plan @ y), y
 
 
 at_convergence.defvjp(_forward, _backward)

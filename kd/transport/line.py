@@ -8,6 +8,7 @@ a batch of 65,536 costs what a few thousand cost with matrices. The result is th
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,23 @@ from kd.transport.line_scalings import Domain, KernelDomain, LogDomain, Sums
 from kd.transport.line_sums import Ways
 
 
-def row_costs(
+class LineSolution(NamedTuple):
+    """What there is to know of a plan whose matrix is never made."""
+
+    costs: Float[Array, "n"]
+    """sum_j P_ij C_ij of every row. The only entry with a gradient."""
+    sums: Float[Array, "n"]
+    """sum_j P_ij of every row."""
+    f: Float[Array, "n"]
+    """Potential of every row in units of the cost: P_ij = exp((f_i + g_j - C_ij) /
+    epsilon). 0 where there is no mass."""
+    g: Float[Array, "m"]
+    """Potential of every column, likewise."""
+    errors: Float[Array, "t"]
+    """sum_i |sum_j P_ij - row_mass_i| after every iteration."""
+
+
+def solve(
     x: Float[Array, "n"],
     y: Float[Array, "m"],
     row_mass: Float[Array, "n"],
@@ -29,8 +46,8 @@ def row_costs(
     num_iters: int,
     scale: float = 2.0,
     largest_cost: float = float("inf"),
-) -> Float[Array, "n"]:
-    """Cost of every row of the plan after `num_iters` normalisations.
+) -> LineSolution:
+    """The plan after `num_iters` normalisations, by what it does to rows and columns.
 
         C_ij  = scale |x_i - y_j|
         P     = diag(u) exp(-C / epsilon) diag(v)
@@ -39,8 +56,8 @@ def row_costs(
     with u and v scaled in turn so that first the row sums, then the column sums,
     match the given masses. The sum of the costs is the transport cost.
 
-    Time is O((n + m) (log(n + m) + num_iters)). The gradient with respect to x is
-    exact, through every iteration, of which it keeps n + m numbers each; where
+    Time is O((n + m) (log(n + m) + num_iters)). The gradient of the costs with respect
+    to x is exact, through every iteration, of which it keeps n + m numbers each; where
     x_i = y_j it takes the subgradient 0. The other arguments are constants.
 
     Args:
@@ -56,7 +73,7 @@ def row_costs(
             are, otherwise as logarithms, at three times the price.
 
     Returns:
-        The costs, 0 in rows without mass.
+        The solution; costs and sums are 0 in rows without mass.
 
     Raises:
         ValueError: epsilon or scale is not positive, or num_iters is below 1.
@@ -73,7 +90,7 @@ def row_costs(
     y, row_mass, column_mass = jax.lax.stop_gradient((y, row_mass, column_mass))
     # Whatever is held where there is no mass, NaN included, reaches nothing.
     x, y = jnp.where(row_mass > 0, x, 0), jnp.where(column_mass > 0, y, 0)
-    return _row_costs(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs)
+    return _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs)
 
 
 # Points that coincide are one site: whatever they have in common is computed once, and
@@ -81,9 +98,8 @@ def row_costs(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
-def _row_costs(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
-    costs, _ = _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs)
-    return costs
+def _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
+    return _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs)[0]
 
 
 def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
@@ -101,22 +117,34 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     b = nothing.at[columns].add(column_mass)
     number = nothing.at[columns].add((column_mass > 0).astype(b.dtype))
 
-    def iterate(v, _):
+    def iterate(scalings, _):
+        before, v = scalings
         u, _ = domain.normalise(v, b, a)
+        # Normalising takes a row from its sum to its mass: how far tells the sum.
+        ratio = jnp.exp(domain.log(before) - domain.log(u))
+        error = jnp.where(a > 0, a * jnp.abs(ratio - 1), 0).sum()
         new_v, _ = domain.normalise(u, a, b)
-        return new_v, v
+        return (u, new_v), (v, error)
 
     # Scalings are those of a unit of mass. The first are 1 for every column.
-    start = domain.scaling(number / jnp.where(b > 0, b, 1))
-    v, earlier = jax.lax.scan(iterate, start, length=num_iters)
-    u, _ = domain.normalise(earlier[-1], b, a)
-    _, moments = _moments(distances, in_logs, u, v, b)
-    costs = row_mass * (epsilon * moments.total)[rows]
-    return costs, (distances, rows, row_mass, a, b, earlier, v)
+    start = domain.scaling(nothing), domain.scaling(number / jnp.where(b > 0, b, 1))
+    (u, v), (earlier, errors) = jax.lax.scan(iterate, start, length=num_iters)
+    sums, moments = _moments(distances, in_logs, u, v, b)
+    row_sums = row_mass * sums.total[rows]
+    last_error = jnp.abs(row_sums - row_mass).sum()
+    solution = LineSolution(
+        costs=row_mass * (epsilon * moments.total)[rows],
+        sums=row_sums,
+        f=epsilon * _log_or_0(domain.log(u)[rows], row_mass),
+        g=epsilon * _log_or_0(domain.log(v)[columns], column_mass),
+        errors=jnp.append(errors[1:], last_error),
+    )
+    return solution, (distances, rows, row_mass, a, b, earlier, v)
 
 
-def _backward(epsilon, num_iters, scale, in_logs, kept, cotangent):
+def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
     """Reverse mode by hand, in cotangents of log u and log v per unit of mass."""
+    cotangent = cotangents.costs
     distances, rows, row_mass, a, b, earlier, last_v = kept
     domain = _domain(distances, in_logs)
     weighted = jnp.zeros_like(a).at[rows].add(row_mass * cotangent)
@@ -147,7 +175,11 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangent):
     return x_bar, None, None, None
 
 
-_row_costs.defvjp(_forward, _backward)
+_solve.defvjp(_forward, _backward)
+
+
+def _log_or_0(log_scaling, mass):
+    return jnp.where(mass > 0, log_scaling + jnp.log(jnp.where(mass > 0, mass, 1)), 0)
 
 
 def _domain(distances: Ways, in_logs: bool) -> Domain:

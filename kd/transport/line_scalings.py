@@ -38,6 +38,10 @@ class Domain(abc.ABC):
         """The scaling that stands for `value`."""
 
     @abc.abstractmethod
+    def log(self, scaling: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """The logarithm of what a scaling stands for; -inf for 0."""
+
+    @abc.abstractmethod
     def _sums(
         self, source: Float[Array, "r c"], weights: Float[Array, "r c"]
     ) -> tuple[Sums, Float[Array, "r c"] | None]:
@@ -100,6 +104,9 @@ class KernelDomain(Domain):
     def scaling(self, value):
         return value
 
+    def log(self, scaling):
+        return jnp.log(scaling)
+
     def _sums(self, source, weights):
         here = source * weights
         left, right = line_sums.sums(self.decays, here)
@@ -131,6 +138,9 @@ class LogDomain(Domain):
     def scaling(self, value):
         exists = value > 0
         return jnp.where(exists, jnp.log(jnp.where(exists, value, 1)), -jnp.inf)
+
+    def log(self, scaling):
+        return scaling
 
     def _sums(self, source, weights):
         # Whatever the unit, the sum is the same: it has no derivative.

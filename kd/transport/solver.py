@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from kd.transport import implicit, kernel_domain, log_domain
+from kd.transport.rows import over_rows
 
 Gradient = Literal["unrolled", "envelope", "implicit"]
 
@@ -41,6 +42,7 @@ def solve(
     num_iters: int,
     largest_cost: float = float("inf"),
     gradient: Gradient = "unrolled",
+    axis: str | None = None,
 ) -> Solution:
     """The plan after `num_iters` row-then-column normalisations.
 
@@ -69,6 +71,9 @@ def solve(
             iterations are plain matrix-vector products; otherwise they run on
             potentials in the log domain.
         gradient: see above.
+        axis: of the mesh that rows are sharded over: cost, row_mass, plan and f are
+            then those of the rows on one device, column_mass, g and errors those of
+            the whole problem. See `kd.transport.rows`.
 
     Raises:
         ValueError: epsilon is not positive, num_iters is below 1, `gradient` is
@@ -93,13 +98,14 @@ def solve(
     if gradient != "unrolled":
         problem = jax.lax.stop_gradient(problem)
     iterate = _in_kernel_domain if kernel_is_safe else _in_log_domain
-    plan, all_f, all_g = iterate(*problem, num_iters)
-    f, g = all_f[-1], all_g[-1]
+    plan, f, g, errors = iterate(*problem, num_iters, axis)
     if gradient == "implicit":
         log_kernel = jnp.where(exist, exponents, -jnp.inf)
-        f, g = implicit.at_convergence(log_kernel, row_mass, column_mass, f, g)
+        f, g = implicit.at_convergence(log_kernel, row_mass, column_mass, f, g, axis)
         plan = jnp.exp(log_kernel + f[:, None] + g[None, :])
-    errors = _row_errors(*jax.lax.stop_gradient((plan, all_f, row_mass)))
+    row_errors = jnp.abs(jax.lax.stop_gradient(plan.sum(axis=1) - row_mass))
+    last_error = over_rows(row_errors.sum(), axis)
+    errors = jax.lax.stop_gradient(jnp.append(errors, last_error))
     return Solution(plan, epsilon * f, epsilon * g, errors)
 
 
@@ -115,26 +121,21 @@ def check_settings(epsilon: float, num_iters: int, gradient: Gradient) -> None:
         )
 
 
-def _in_kernel_domain(exponents, row_mass, column_mass, exist, num_iters):
+def _in_kernel_domain(exponents, row_mass, column_mass, exist, num_iters, axis):
     kernel = jnp.where(exist, jnp.exp(exponents), 0)
-    u, v = kernel_domain.scaling_vectors(kernel, row_mass, column_mass, num_iters)
-    plan = u[-1][:, None] * kernel * v[-1][None, :]
-    return plan, _log_or_0(u), _log_or_0(v)
+    u, v, errors = kernel_domain.scaling_vectors(
+        kernel, row_mass, column_mass, num_iters, axis
+    )
+    return u[:, None] * kernel * v[None, :], _log_or_0(u), _log_or_0(v), errors
 
 
-def _in_log_domain(exponents, row_mass, column_mass, exist, num_iters):
+def _in_log_domain(exponents, row_mass, column_mass, exist, num_iters, axis):
     log_kernel = jnp.where(exist, exponents, -jnp.inf)
-    f, g = log_domain.potentials(log_kernel, row_mass, column_mass, num_iters)
-    return jnp.exp(log_kernel + f[-1][:, None] + g[-1][None, :]), f, g
+    f, g, errors = log_domain.potentials(
+        log_kernel, row_mass, column_mass, num_iters, axis
+    )
+    return jnp.exp(log_kernel + f[:, None] + g[None, :]), f, g, errors
 
 
 def _log_or_0(scaling):
     return jnp.log(jnp.where(scaling > 0, scaling, 1))
-
-
-def _row_errors(plan, all_f, row_mass):
-    # Normalising a row takes it from its sum to its mass, so each step of f tells
-    # the sum before it.
-    sums = row_mass * jnp.exp(all_f[:-1] - all_f[1:])
-    sums = jnp.concatenate([sums, plan.sum(axis=1)[None]])
-    return jnp.abs(sums - row_mass).sum(axis=1)

@@ -1,5 +1,6 @@
 """What SinKD and SinkhornDivergence can do beyond what every divergence can."""
 
+import contextlib
 import functools
 
 import jax
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from kd.divergences import SinKD, SinkhornDivergence
 from kd.train.mesh import data_mesh, shard_batch
+from kd.transport import diagnostics, sharding
 from kd.transport.cost import SquaredL2
+from kd.types import Outputs
 
 
 def logits(seed, rows=8, classes=3):
@@ -48,7 +51,7 @@ def test_a_group_is_a_batch_of_its_own(loss, x64):
 
 
 def test_a_group_without_rows_is_nothing():
-    student, teacher = np.float32(logits(1))
+    student, teacher = logits(1).astype(np.float32)
     where = np.arange(8) < 4
     losses, gradient = value_and_gradient(SinKD(num_groups=2), student, teacher, where)
     assert losses[:4].all() and not losses[4:].any()
@@ -67,31 +70,88 @@ def test_groups_that_do_not_fit_are_refused():
 # --- devices ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("num_devices", [1, 2, 4])
-@pytest.mark.parametrize("num_groups", [1, 4])
-@pytest.mark.parametrize("epsilon", [0.1, 0.02])  # kernel domain, log domain
-def test_devices_do_not_change_it(epsilon, num_groups, num_devices):
-    loss = SinKD(num_groups=num_groups, epsilon=epsilon)
-    student, teacher = np.float32(logits(3))
+@pytest.mark.parametrize(
+    "loss, classes, num_devices",
+    [
+        (SinKD(), 3, 2),
+        (SinKD(), 3, 4),
+        (SinKD(), 2, 4),  # on the line
+        (SinKD(), 100, 4),  # exchanges rows for classes
+        (SinKD(epsilon=0.02), 3, 4),  # log domain
+        (SinKD(gradient="implicit"), 3, 4),
+        (SinKD(num_groups=4, convention="faithful"), 3, 4),
+        (SinkhornDivergence(), 3, 4),
+        (SinkhornDivergence(num_groups=2), 3, 2),
+    ],
+    ids=str,
+)
+def test_devices_do_not_change_it(loss, classes, num_devices, x64):
+    exchanges = sharding.by_classes(loss.cost, 8, 8, classes, num_devices)
+    assert exchanges == (classes == 100)
+    student, teacher = logits(3, classes=classes)
     where = np.array([True] * 6 + [False, True])
     expected = value_and_gradient(loss, student, teacher, where)
     mesh = data_mesh(jax.devices()[:num_devices])
-    found = value_and_gradient(loss, *shard_batch((student, teacher, where), mesh))
+    with jax.set_mesh(mesh):
+        found = value_and_gradient(loss, *shard_batch((student, teacher, where), mesh))
     for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
-@pytest.mark.parametrize("num_groups", [1, 4])
-def test_groups_on_devices_of_their_own_do_not_talk(num_groups):
+@pytest.mark.parametrize("classes", [2, 3])
+def test_devices_do_not_change_the_metrics(classes, x64):
+    student, teacher = logits(3, classes=classes)
+    where = np.array([True] * 6 + [False, True])
+
+    def metrics(student, teacher, where):
+        return SinKD().rows_with_metrics(student, teacher, where)[1]
+
+    expected = jax.jit(metrics)(student, teacher, where)
     mesh = data_mesh()
-    student, teacher = shard_batch(tuple(np.float32(logits(4))), mesh)
+    with jax.set_mesh(mesh):
+        found = jax.jit(metrics)(*shard_batch((student, teacher, where), mesh))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("mesh_known", [False, True])
+@pytest.mark.parametrize("num_groups", [1, 4])
+def test_groups_on_devices_of_their_own_do_not_talk(num_groups, mesh_known):
+    mesh = data_mesh()
+    student, teacher = shard_batch(tuple(logits(4).astype(np.float32)), mesh)
     loss = SinKD(num_groups=num_groups)
-    program = jax.jit(jax.grad(lambda s, t: loss(s, t).sum())).lower(student, teacher)
-    talks = any(word in program.compile().as_text() for word in COLLECTIVES)
-    assert talks == (num_groups == 1)
+    gradient = jax.jit(jax.grad(lambda s, t: loss(s, t).sum()))
+    with jax.set_mesh(mesh) if mesh_known else contextlib.nullcontext():
+        program = str(gradient.lower(student, teacher).compile().as_text())
+    assert any(word in program for word in COLLECTIVES) == (num_groups == 1)
 
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute")
+
+
+def test_rows_that_devices_cannot_share_are_left_to_the_compiler():
+    student, teacher = logits(4, rows=6).astype(np.float32)
+    expected = value_and_gradient(SinKD(), student, teacher)
+    with jax.set_mesh(data_mesh()):
+        found = value_and_gradient(SinKD(), student, teacher)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+# --- two classes ----------------------------------------------------------------
+
+
+def test_a_long_batch_of_two_classes_is_solved_on_the_line(x64):
+    student, teacher = logits(12, rows=300, classes=2)
+    where = np.arange(300) % 7 > 0
+    found = value_and_gradient(SinKD(), student, teacher, where)
+    # A third class that both rule out changes nothing but the way.
+    ruled_out = np.full((300, 1), -np.inf)
+    student, teacher = (np.hstack([z, ruled_out]) for z in (student, teacher))
+    losses, gradient = value_and_gradient(SinKD(), student, teacher, where)
+    np.testing.assert_allclose(found[0], losses, rtol=1e-10)
+    np.testing.assert_allclose(found[1], gradient[:, :2], rtol=1e-8, atol=1e-14)
+
 
 # --- gradient modes, costs, diagnostics -----------------------------------------
 
@@ -131,15 +191,49 @@ def test_other_costs(x64):
     np.testing.assert_allclose(plan.sum(axis=0), np.full(8, 1 / 8))
 
 
-def test_diagnostics():
-    student, teacher = jnp.float32(logits(8))
+def metrics_of(loss, student, teacher, where):
+    return jax.jit(loss.rows_with_metrics)(student, teacher, where)[1]
+
+
+@pytest.mark.parametrize("rows, classes", [(8, 3), (8, 2), (300, 2)])
+@pytest.mark.parametrize("epsilon", [0.1, 0.02])
+def test_metrics_are_those_of_the_plan(epsilon, rows, classes, x64):
+    student, teacher = map(jnp.asarray, logits(8, rows, classes))
+    where = jnp.arange(rows) % 4 > 0
+    loss = SinKD(epsilon=epsilon)
+    plan, _ = loss.plan(student, teacher, where=where)
+    mass = where / where.sum()
+    found = metrics_of(loss, student, teacher, where)
+    expected = {
+        "marginal_error": diagnostics.marginal_error(plan, mass, mass),
+        "entropy": diagnostics.entropy(plan),
+        "effective_support": diagnostics.effective_support(plan),
+        "mass_off_diagonal": diagnostics.mass_off_diagonal(plan),
+        "feasible": diagnostics.marginal_error(plan, mass, mass) <= 0.01,
+    }
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-7, err_msg=name)
+
+
+def test_metrics_tell_how_many_iterations_it_took(x64):
+    student, teacher = map(jnp.asarray, logits(8))
     where = jnp.arange(8) < 6
-    found = SinKD(num_iters=200).diagnostics(student, teacher, where=where)
-    assert found["marginal_error"] < 1e-4 and found["feasible"] == 1
-    assert 1 < found["effective_support"] < 6
-    # One iteration at a small epsilon leaves the row sums far off.
-    short = SinKD(num_iters=1, epsilon=1e-3).diagnostics(student, teacher, where=where)
-    assert short["marginal_error"] > 0.1 and short["feasible"] == 0
+    needed = int(
+        metrics_of(SinKD(num_iters=200), student, teacher, where)["iterations"]
+    )
+    assert 2 < needed < 200
+    for num_iters, feasible in ((needed, 1), (needed - 1, 0)):
+        found = metrics_of(SinKD(num_iters=num_iters), student, teacher, where)
+        assert found["feasible"] == feasible
+        assert found["iterations"] == needed
+
+
+def test_a_mix_reports_them():
+    student, teacher = (Outputs(jnp.float32(z)) for z in logits(8))
+    batch = {"mask": jnp.ones(8, bool)}
+    step = jnp.int32(0)
+    _, metrics = (1.0 * SinKD()).apply({"sinkd": ()}, student, teacher, batch, step)
+    assert {"loss/sinkd", "sinkd/marginal_error", "sinkd/entropy"} <= metrics.keys()
 
 
 # --- SinkhornDivergence -----------------------------------------------------------
@@ -148,7 +242,7 @@ def test_diagnostics():
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.1, 1.0, 5.0]))
 def test_mean_is_positive_unless_equal(seed, scale):
-    student, teacher = np.float32(scale * logits(seed))
+    student, teacher = (scale * logits(seed)).astype(np.float32)
     loss = SinkhornDivergence(num_iters=100)
     losses, _ = value_and_gradient(loss, student, teacher)
     assert losses.mean() > -1e-5
@@ -183,7 +277,7 @@ def test_value_is_that_of_ott(x64):
         cost = jnp.asarray(np.abs(x[:, None] - y).sum(axis=-1))
         problem = Geometry(cost, epsilon=0.5)
         found = linear.solve(problem, threshold=1e-10, max_iterations=10_000)
-        return found.reg_ot_cost
+        return jnp.asarray(found.reg_ot_cost)
 
     expected = entropic_cost(p, q) - (entropic_cost(p, p) + entropic_cost(q, q)) / 2
     loss = SinkhornDivergence(epsilon=0.5, num_iters=400)

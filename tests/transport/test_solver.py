@@ -169,7 +169,7 @@ def test_domains_agree_in_float32(seed, epsilon):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_properties(largest_cost, seed):
     random = np.random.default_rng(seed)
-    x, y, a, b = (np.float32(array) for array in problem("masked", seed))
+    x, y, a, b = (array.astype(np.float32) for array in problem("masked", seed))
     cost = l1(x, y)
 
     def plan(cost, a, b, factor=1.0):
@@ -214,7 +214,7 @@ def test_float32_stays_finite(epsilon, gradient):
 
     logits = np.random.default_rng(0).normal(size=(2, 8, 3))
     for scale in (1.0, 1e4, 0.0):  # soft, one-hot, all alike
-        value, slope = total(*np.float32(scale * logits))
+        value, slope = total(*(scale * logits).astype(np.float32))
         assert 0 <= value <= 2 + 1e-5 and np.all(np.isfinite(slope))
 
 
