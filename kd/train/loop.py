@@ -223,8 +223,8 @@ class _Block:
             self._bar.clear()
             self._say(
                 f"{loss}: the transport plan of step {step} misses its marginals by "
-                f"{value:.2f} (2 would be all of the mass); more num_iters or a larger "
-                f"epsilon would bring it nearer. Those of all steps: {name} in the metrics"
+                f"{value:.2g} (2 would be all of the mass); more num_iters or a larger "
+                f"epsilon would bring it nearer; {name} in the metrics has all steps"
             )
 
 
