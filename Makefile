@@ -84,9 +84,11 @@ experiments: $(INSTALLED)  ## list the experiments with a line each
 	@$(PY) -c 'from kd import config; print(config.listing())'
 
 bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyTorch is installed first)
-	@$(PIP) install torch==2.13.0 'transformers>=5.23'  # setup.cfg, extra bench
-	@for name in step_vs_pytorch padding cached_teacher; do \
+	@$(PIP) install torch==2.13.0 'transformers>=5.23' POT geomloss  # setup.cfg, extra bench
+	@for name in step_vs_pytorch padding cached_teacher transport transport_accuracy \
+		communication; do \
 		$(PY) -m benchmarks.$$name $(call given,DATA_DIR,--data-dir=) || exit; done
+	@$(PY) -m benchmarks.tables
 
 # --- checks -----------------------------------------------------------------------------
 

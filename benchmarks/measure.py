@@ -125,9 +125,9 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Those of a run, and of PyTorch where it is installed."""
+    """Those of a run, and of the other sides where they are installed."""
     found = environment.versions()
-    for name in ("torch", "transformers"):
+    for name in ("torch", "transformers", "ott-jax", "POT", "geomloss"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -35,12 +35,16 @@ def with_tables(readme: str) -> str:
 
 
 def section(result: dict[str, Any]) -> str:
-    """Heading, circumstances, and a table with a row for every contender."""
+    """Heading, circumstances, and the table that fits what was found."""
+    table = next(make for kind, make in _TABLES.items() if kind in result)
+    return "\n".join(
+        [f"### {result['title']}", "", _circumstances(result), "", *table(result), ""]
+    )
+
+
+def _races(result: dict[str, Any]) -> list[str]:
+    """A row for every contender."""
     lines = [
-        f"### {result['title']}",
-        "",
-        f"Aim: {result['aim']:g} times. {_circumstances(result)}",
-        "",
         "| blocks | contender | examples/s, median (quartiles) "
         "| the first is faster by (quartiles) |",
         "| --- | --- | ---: | ---: |",
@@ -53,20 +57,84 @@ def section(result: dict[str, Any]) -> str:
             factor = _quartiles(np.array(seconds) / first, ".2f") if i else ""
             blocks = "" if i else f"{race['title']}: {len(examples)}"
             lines.append(f"| {blocks} | {name} | {rate} | {factor} |")
-    return "\n".join([*lines, ""])
+    if "peak_bytes" in result:
+        at = result["setting"]["memory_at"]
+        peaks = ", ".join(
+            f"{name} {size / 2**20:,.1f}" for name, size in result["peak_bytes"].items()
+        )
+        lines += [
+            "",
+            f"Peak memory of one evaluation at B={at['batch_size']}, "
+            f"V={at['num_classes']}, in MiB: {peaks}.",
+        ]
+    return lines
+
+
+_ERRORS = (1e-3, 1e-5, 1e-6)
+
+
+def _curves(result: dict[str, Any]) -> list[str]:
+    """Milliseconds that every solver needs to come so near."""
+    lines = [
+        "| problem | solver | " + " | ".join(f"ms to {e:.0e}" for e in _ERRORS) + " |",
+        "| --- | --- |" + " ---: |" * len(_ERRORS),
+    ]
+    for curve in result["curves"]:
+        problem = f"B={curve['batch_size']}, V={curve['num_classes']}"
+        for solver in dict.fromkeys(point["solver"] for point in curve["points"]):
+            cells = []
+            for largest in _ERRORS:
+                times = [
+                    1e3 * np.array(point["seconds"])
+                    for point in curve["points"]
+                    if point["solver"] == solver and point["error"] <= largest
+                ]
+                best = min(times, key=np.median, default=None)
+                cells.append("never" if best is None else _quartiles(best, ".2f"))
+            lines.append(f"| {problem} | {solver} | {' | '.join(cells)} |")
+            problem = ""
+    return lines
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    """A line for every problem, a column for every number of devices."""
+    by_problem: dict[str, dict[int, int]] = {}
+    for row in result["rows"]:
+        problem = f"B={row['batch_size']:,}, V={row['num_classes']:,}"
+        sent = by_problem.setdefault(problem, {})
+        sent[row["num_devices"]] = row["bytes_sent_per_device"]
+    devices = list(next(iter(by_problem.values())))
+    return [
+        "| KiB | " + " | ".join(f"{number} devices" for number in devices) + " |",
+        "| --- |" + " ---: |" * len(devices),
+        *(
+            f"| {problem} | "
+            + " | ".join(f"{sent[number] / 1024:,.0f}" for number in devices)
+            + " |"
+            for problem, sent in by_problem.items()
+        ),
+    ]
+
+
+_TABLES = {"races": _races, "curves": _curves, "rows": _rows}
 
 
 def _circumstances(result: dict[str, Any]) -> str:
     machine, versions = result["machine"], result["versions"]
-    shown = [f"{n} {versions[n]}" for n in ("jax", "torch") if n in versions]
+    libraries = ("jax", "torch", "ott-jax", "POT", "geomloss")
+    shown = [f"{name} {versions[name]}" for name in libraries if name in versions]
     load = result["load_average"]
-    apart = max(_numbers(result["largest_differences"]))
-    return (
+    said = [f"Aim: {result['aim']:g} times."] if "aim" in result else []
+    said.append(
         f"{machine['cpu']}, {machine['num_cores']} cores; {', '.join(shown)}; "
-        f"{result['setting']['data']}; load average {load['before'][0]:.1f} before, "
-        f"{load['after'][0]:.1f} after; {result['started'][:10]}. "
-        f"Largest relative difference between the contenders: {apart:.0e}."
+        + (f"{result['setting']['data']}; " if "data" in result["setting"] else "")
+        + f"load average {load['before'][0]:.1f} before, {load['after'][0]:.1f} after; "
+        f"{result['started'][:10]}."
     )
+    if "largest_differences" in result:
+        apart = max(_numbers(result["largest_differences"]))
+        said.append(f"Largest relative difference between the contenders: {apart:.0e}.")
+    return " ".join(said)
 
 
 def _quartiles(values: np.ndarray, form: str) -> str:
