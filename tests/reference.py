@@ -276,7 +276,7 @@ def optimal_transport(
         return np.array([[np.abs(p_i - q_j).sum() for q_j in q] for p_i in p])
 
     n = len(student)
-    kernel = np.exp(-cost_of(student if held is None else held) / epsilon)
+    kernel = np.exp(-cost_of(student if held is None else held) / epsilon) / n**2
     u, v, last = np.ones(n), np.ones(n), np.zeros(n)
     while np.max(np.abs(u / np.maximum(last, 1e-300) - 1)) > 1e-15:
         last = u

@@ -104,7 +104,8 @@ class MultiLevelOT(CrossTokenizerLoss):
             classes = self._of_most_mass(p, num_classes)
         else:
             limit = padded_to if self.convention == "faithful" else max(p.shape)
-            classes = jax.vmap(_greedily, (0, 0, None))(p, q, limit)
+            possible = jnp.any((log_p > -jnp.inf) & kept[..., None], axis=1)
+            classes = jax.vmap(_greedily, (0, 0, 0, None))(p, q, possible, limit)
         p, log_p = _select(p, classes), _select(log_p, classes)
 
         both = kept & teacher_kept
@@ -112,14 +113,14 @@ class MultiLevelOT(CrossTokenizerLoss):
         if self.convention == "faithful":
             span = jnp.broadcast_to(jnp.arange(length) < padded_to, kept.shape)
             again_p, again_q = jax.nn.log_softmax(p), jax.nn.log_softmax(q)
-            logarithmic = _mean(cross_entropy(again_p, again_q), span)
+            logarithmic = _mean(jax.vmap(cross_entropy)(again_p, again_q), span)
             between = self._transport(
                 jax.nn.softmax(q / 2), jax.nn.softmax(p / 2), span, span
             )
             num_sequences = jnp.sum(jnp.any(kept | teacher_kept, axis=1))
             between *= 0.001 * padded_to * num_sequences
         else:
-            logarithmic = _mean(cross_entropy(log_q, log_p), both)
+            logarithmic = _mean(jax.vmap(cross_entropy)(log_q, log_p), both)
             between = self._transport(p, q, kept, teacher_kept)
         return absolute + self.log_weight * logarithmic + self.sequence_weight * between
 
@@ -146,10 +147,10 @@ class MultiLevelOT(CrossTokenizerLoss):
         return jnp.sum(jax.vmap(plan)(cost, x_kept, y_kept) * cost, axis=(1, 2))
 
 
-def _greedily(p, q, limit):
-    """Classes of p for those of q in turn; beyond the first `limit` of either, none.
+def _greedily(p, q, possible, limit):
+    """Possible classes of p for those of q in turn; none beyond `limit` of either.
 
-    "None" is a class that does not exist.
+    "None", also where no class is left, is one that does not exist.
     """
     size = p.shape[1]
     costs = jax.lax.stop_gradient(L1()(q.T, p.T))
@@ -157,10 +158,11 @@ def _greedily(p, q, limit):
     def take(free, turn):
         k, costs = turn
         best = jnp.argmin(jnp.where(free, costs, jnp.inf))
-        return free.at[best].set(False), jnp.where(k < limit, best, size)
+        best = jnp.where(free[best] & (k < limit), best, size)
+        return free.at[best].set(False, mode="drop"), best
 
     turns = jnp.arange(len(costs)), costs
-    return jax.lax.scan(take, jnp.arange(size) < limit, turns)[1]
+    return jax.lax.scan(take, possible & (jnp.arange(size) < limit), turns)[1]
 
 
 def _scaled(logits):

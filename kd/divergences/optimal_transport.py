@@ -16,7 +16,7 @@ class OptimalTransport(Softened, Divergence):
     """Cost of transporting all student onto all teacher outputs, by a solver's plan.
 
         C_ij = || p_i - q_j ||_1,   p = softmax(s / temperature), q likewise of t
-        P    = argmin_P  <P, C> + epsilon KL(P | a a')
+        P    = argmin_P  <P, C> + epsilon KL(P | aa')
                          + rho_s KL(P 1 | a) + rho_t KL(P' 1 | a),     a_i = 1/b
         losses_i = b (sum_j P_ij C_ij + rho_s kl_i + rho_t kl'_i)
 
@@ -45,7 +45,8 @@ class OptimalTransport(Softened, Divergence):
         ValueError: a setting is out of range; or, when called, a low-rank solver is
             given tau < 1.
 
-    Source: cuturi2022ott for the solvers; chizat2018scaling for unbalanced problems.
+    Source: cuturi2022ott for the solvers, whose entropy is not relative to aa', see
+    `kd.transport.ott_solvers.solve`; chizat2018scaling for unbalanced problems.
     """
 
     name = "ot"

@@ -100,10 +100,18 @@ def solve(
     row_tau: float = 1.0,
     column_tau: float = 1.0,
 ) -> Plan:
-    """The plan of a problem as OTT poses it, a constant in gradients.
+    """The plan that an OTT solver finds, a constant in gradients.
 
-    That of OTT 0.6.0 is not to be had: unrolled over several blocks of iterations it
-    is wrong, and implicit it raises in float32.
+        min_P  <P, cost> + epsilon KL(P | a b') + rho_a KL(P 1 | a) + rho_b KL(P' 1 | b)
+
+    over plans P whose row sums are the masses a, unless row_tau < 1, and whose column
+    sums are b, unless column_tau < 1. OTT's own entropy does not know the masses,
+    which makes no difference as long as the sums are given; where they are not, its
+    plans gain mass with every row. The cost is shifted there so that the minimum is
+    this one, whatever the number of rows.
+
+    OTT 0.6.0 has no gradient to use: unrolled over several blocks of iterations it is
+    wrong, and implicit it raises in float32.
 
     Args:
         solver: `Converged`, `LowRank`, `FixedIterations`, or any of OTT's.
@@ -127,6 +135,9 @@ def solve(
 
     cost, row_mass, column_mass = jax.lax.stop_gradient((cost, row_mass, column_mass))
     exist = (row_mass > 0)[:, None] & (column_mass > 0)[None, :]
+    if row_tau < 1 or column_tau < 1:
+        log_masses = [jnp.log(jnp.where(m > 0, m, 1)) for m in (row_mass, column_mass)]
+        cost -= epsilon * (log_masses[0][:, None] + log_masses[1][None, :])
     problem = LinearProblem(
         Geometry(jnp.where(exist, cost, 0), epsilon=epsilon),
         a=row_mass,
