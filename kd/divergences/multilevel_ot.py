@@ -37,7 +37,8 @@ class MultiLevelOT(CrossTokenizerLoss):
             smaller vocabulary has.
         matching: "rank" takes for a_k the student's class with the k-th most mass in
             its answer, "greedy" for k = 1, 2, ... the class not yet taken with the
-            least sum_j |p_ja - q_jk|. Held constant in the gradient.
+            least sum_j |p_ja - q_jk|, with 0 for positions that one of the two has
+            not. Held constant in the gradient.
         log_weight: of the logarithmic term.
         sequence_weight: of the transport between positions.
         epsilon: entropic regularisation of that.

@@ -73,12 +73,22 @@ class LowRank:
             raise ValueError(f"max_iters must be at least 1, got {self.max_iters}")
 
     def __call__(self, problem: "LinearProblem") -> "LRSinkhornOutput":
+        from ott.geometry.geometry import Geometry
+        from ott.problems.linear.linear_problem import LinearProblem
         from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
 
         solver = LRSinkhorn(
             rank=self.rank, threshold=self.threshold, max_iterations=self.max_iters
         )
-        return solver(problem)
+        # Neither scale nor offset of the cost matter, but OTT's step is one over it.
+        cost = problem.geom.cost_matrix
+        largest = jnp.max(cost)
+        exists = largest > jnp.finfo(cost.dtype).tiny
+        cost = jnp.where(exists, cost / jnp.where(exists, largest, 1), 1)
+        geometry = Geometry(cost, epsilon=problem.geom.epsilon)
+        return solver(
+            LinearProblem(geometry, problem.a, problem.b, problem.tau_a, problem.tau_b)
+        )
 
 
 class Plan(NamedTuple):

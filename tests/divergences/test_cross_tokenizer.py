@@ -274,19 +274,27 @@ def test_in_a_mix_they_read_a_mask_for_each_side(monkeypatch):
         ULD().per_example((), *outputs, batch)
 
 
-def test_what_cannot_be_is_refused(monkeypatch):
+def test_shapes_that_do_not_fit_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for student, teacher in (((2, 3), (2, 3)), ((2, 3, 4), (1, 3, 4))):
         with pytest.raises(ValueError, match="compares logits"):
             ULD()(jnp.zeros(student), jnp.zeros(teacher))
-    for setting, message in (
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
         ({"student_temperature": 0.0}, "temperature must be positive"),
         ({"teacher_temperature": -1.0}, "temperature must be positive"),
         ({"num_classes": 0}, "num_classes must be at least 1"),
         ({"log_weight": -0.1}, "weights must be at least 0"),
         ({"epsilon": 0.0}, "epsilon must be positive"),
+        ({"num_iters": 0}, "num_iters must be at least 1"),
         ({"matching": "best"}, 'matching is "rank" or "greedy"'),
         ({"convention": "paper"}, 'convention is "invariant" or "faithful"'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            MultiLevelOT(**setting)
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        MultiLevelOT(**setting)

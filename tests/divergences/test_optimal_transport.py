@@ -127,7 +127,7 @@ def test_what_is_far_away_is_left_alone():
 def test_low_rank_is_close_to_full_rank():
     # Two groups of predictions: the best plan is nearly of rank 2.
     centres = np.array([[3.0, 0, 0], [0, 3.0, 0]])[np.arange(24) % 2]
-    student, teacher = np.float32(centres + 0.2 * logits(3, 24, 3))
+    student, teacher = (centres + 0.2 * logits(3, 24, 3)).astype(np.float32)
     exact = OptimalTransport(epsilon=0.02, solver=Converged(1e-4, 5000))
     where = np.arange(24) != 5
     expected = value_and_gradient(exact, student, teacher, where)
@@ -144,6 +144,14 @@ def test_low_rank_is_close_to_full_rank():
     )
     assert cosine > 0.7
     assert not losses[5] and not gradient[5].any()
+
+
+def test_low_rank_where_there_is_nothing_to_transport():
+    same = np.ones((8, 5), np.float32)
+    losses, gradient, _ = value_and_gradient(
+        OptimalTransport(solver=LowRank(rank=2)), same, same
+    )
+    assert not losses.any() and not gradient.any()
 
 
 def test_other_costs_and_solvers(x64):

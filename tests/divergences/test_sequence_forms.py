@@ -18,7 +18,7 @@ from kd.divergences import (
     SinKD,
     SinKDOfT0Script,
 )
-from kd.objective import CrossEntropy, masked_mean
+from kd.objective import CrossEntropy, Loss, masked_mean
 from kd.types import Outputs
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -182,6 +182,30 @@ def test_losses_of_single_rows_are_what_they_are_per_token(loss, key):
     each = PerSequence(loss)
     assert each.name == loss.name and each.needs_teacher == loss.needs_teacher
     assert each.init(key, *jax.eval_shape(lambda: (Outputs(student),) * 2)) == ()
+
+
+class Counting(Loss):
+    """Tells how many rows and classes it has been shown."""
+
+    name = "counting"
+
+    def per_example(self, params, student, teacher, batch):
+        return jnp.where(batch["mask"], 1.0, 0.0)
+
+    def per_example_with_metrics(self, params, student, teacher, batch):
+        rows = jnp.sum(batch["mask"])
+        metrics = {"rows": rows, "classes": jnp.int32(student.logits.shape[-1])}
+        return self.per_example(params, student, teacher, batch), metrics
+
+
+def test_metrics_are_means_over_the_sequences_that_have_tokens():
+    logits = jnp.zeros((4, 6, 5))
+    loss = PerSequence(LabelWords(Counting(), (3, 1)))
+    outputs = Outputs(logits), Outputs(logits)
+    losses, metrics = loss.per_example_with_metrics((), *outputs, BATCH)
+    np.testing.assert_array_equal(losses, [1, 0, 1, 1])
+    np.testing.assert_allclose(metrics["rows"], (3 + 6 + 1) / 3, rtol=1e-6)
+    assert metrics["classes"] == 2
 
 
 # --- the script for T0 ------------------------------------------------------------
