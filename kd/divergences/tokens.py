@@ -139,7 +139,7 @@ class PerSequence(Loss):
         num_tokens = jnp.sum(kept, axis=1)
         losses = jnp.sum(losses, axis=1) / jnp.maximum(num_tokens, 1)
         return losses, {
-            name: masked_mean(values, num_tokens > 0)
+            name: masked_mean(1.0 * values, num_tokens > 0)
             for name, values in metrics.items()
         }
 
