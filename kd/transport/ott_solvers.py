@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ott.solvers.linear.sinkhorn import SinkhornOutput
     from ott.solvers.linear.sinkhorn_lr import LRSinkhornOutput
 
-OTTSolver = Callable[["LinearProblem"], Any]
-"""Of a problem; what it returns has the plan as `matrix`."""
+OTTSolver = Callable[[Any], Any]
+"""Of a `LinearProblem`; what it returns has the plan as `matrix`."""
 
 
 @dataclasses.dataclass(frozen=True)

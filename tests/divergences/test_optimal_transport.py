@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 
+from kd import config
 from kd.divergences import OptimalTransport, SinKD
 from kd.transport.cost import SquaredL2
 from kd.transport.fixed_iterations import FixedIterations
@@ -176,6 +177,15 @@ def test_what_cannot_be_is_refused():
     ):
         with pytest.raises(ValueError, match="must be at least 1, got 0"):
             solver(**settings)
+
+
+def test_solvers_can_be_recorded_and_set_from_the_command_line():
+    mix = 1.0 * OptimalTransport(solver=LowRank(rank=4))
+    changed = config.override(mix, "ot.solver.rank=8", "ot.tau_student=0.5")
+    expected = OptimalTransport(solver=LowRank(rank=8), tau_student=0.5)
+    assert changed == 1.0 * expected
+    solver = config.to_json(changed)["ot"]["solver"]
+    assert solver["class"] == "LowRank" and solver["rank"] == 8
 
 
 def test_ott_is_not_imported_before_it_is_needed():
