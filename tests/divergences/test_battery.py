@@ -451,7 +451,7 @@ def test_sharded_over_four_devices_equals_one(case):
 
 @every_loss
 def test_only_coupled_losses_depend_on_other_rows(case):
-    student, teacher = logits(11)
+    student, teacher = logits(14)  # the median of ATKD passes the first row
     losses = values(case.loss, student, teacher)
     first = np.arange(len(student))[:, None] == 0
     found = values(case.loss, np.where(first, student, -student), teacher)
