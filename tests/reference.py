@@ -264,3 +264,28 @@ def sinkhorn_divergence(student, teacher, temperature=2.0, epsilon=0.1, num_iter
         return epsilon * (np.log(u) + np.log(v))
 
     return potentials(p, q) - 0.5 * potentials(p, p) - 0.5 * potentials(q, q)
+
+
+def optimal_transport(
+    student, teacher, temperature=2.0, epsilon=0.1, taus=(1.0, 1.0), held=None
+):
+    """By scaling vectors, iterated until they stand still."""
+
+    def cost_of(student):
+        p, q = softmax(student, temperature), softmax(teacher, temperature)
+        return np.array([[np.abs(p_i - q_j).sum() for q_j in q] for p_i in p])
+
+    n = len(student)
+    kernel = np.exp(-cost_of(student if held is None else held) / epsilon) / n**2
+    u, v, last = np.ones(n), np.ones(n), np.zeros(n)
+    while np.max(np.abs(u / np.maximum(last, 1e-300) - 1)) > 1e-15:
+        last = u
+        v = (1 / n / (kernel.T @ u)) ** taus[1]
+        u = (1 / n / (kernel @ v)) ** taus[0]
+    plan = u[:, None] * kernel * v
+    losses = (plan * cost_of(student)).sum(axis=1)
+    for tau, sums in zip(taus, (plan.sum(axis=1), plan.sum(axis=0)), strict=True):
+        if tau < 1:
+            kl = sums * np.log(n * sums) - sums + 1 / n
+            losses += epsilon * tau / (1 - tau) * kl
+    return n * losses

@@ -4,6 +4,7 @@ from kd.divergences.adaptive import AdaptiveKL, BalancedKL
 from kd.divergences.comparative import ComparativeKL
 from kd.divergences.correlation import DIST, RankCorrelation, ValueCorrelation
 from kd.divergences.cross_entropy import ReverseCrossEntropy, SoftCrossEntropy
+from kd.divergences.cross_tokenizer import CrossTokenizerLoss
 from kd.divergences.decoupled import ATKD, DKD
 from kd.divergences.divergence import Divergence, LabelledDivergence
 from kd.divergences.f_divergence import (
@@ -23,9 +24,14 @@ from kd.divergences.kullback_leibler import (
     SkewedKL,
     SkewedReverseKL,
 )
+from kd.divergences.label_words import LabelWords
 from kd.divergences.logits import LogitMSE, Standardized
-from kd.divergences.tokens import PerToken
+from kd.divergences.multilevel_ot import MultiLevelOT
+from kd.divergences.optimal_transport import OptimalTransport
+from kd.divergences.sinkd_t0 import SinKDOfT0Script
+from kd.divergences.tokens import PerSequence, PerToken
 from kd.divergences.transport import SinKD, SinkhornDivergence
+from kd.divergences.uld import ULD
 
 __all__ = [
     "ATKD",
@@ -33,6 +39,7 @@ __all__ = [
     "DKD",
     "JS",
     "KL",
+    "ULD",
     "AdaptiveKL",
     "Alpha",
     "BalancedKL",
@@ -40,18 +47,24 @@ __all__ = [
     "ChiSquared",
     "ClassCorrelation",
     "ComparativeKL",
+    "CrossTokenizerLoss",
     "Divergence",
     "FDivergence",
     "Hellinger",
     "Jeffreys",
+    "LabelWords",
     "LabelledDivergence",
     "LogitMSE",
+    "MultiLevelOT",
+    "OptimalTransport",
+    "PerSequence",
     "PerToken",
     "RankCorrelation",
     "Renyi",
     "ReverseCrossEntropy",
     "ReverseKL",
     "SinKD",
+    "SinKDOfT0Script",
     "SinkhornDivergence",
     "SkewedKL",
     "SkewedReverseKL",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.objective import Loss
+from kd.objective import Loss, masked_mean
 from kd.types import Batch, Metrics, Outputs, Params
 
 
@@ -80,5 +80,73 @@ class PerToken(Loss):
         return totals * share, metrics
 
 
+@dataclasses.dataclass(frozen=True)
+class PerSequence(Loss):
+    """Another loss, with the predictions of one sequence at a time as its rows.
+
+        losses_i = 1 / num_tokens_i sum_j r_ij
+
+    where r_i. is what the loss gives for the tokens of sequence i that count, and for
+    nothing else: one that couples its rows couples those of a sequence alone, so that
+    `PerSequence(SinKD())` has a transport plan for every sequence and
+    `PerToken(SinKD())` one for the batch. Losses that do not couple their rows, such
+    as `KL`, give what `PerToken(loss, average="sequences")` gives.
+
+    A sequence does not see what else is in the batch. The metrics of the loss are
+    averaged over the sequences that have tokens. Shapes, mask and labels are those of
+    `PerToken`.
+
+    Args:
+        loss: of rows: any divergence of this package, or a cross-entropy.
+    """
+
+    loss: Loss
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.loss.name)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.loss.needs_teacher
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        first = jax.eval_shape(_first, student)
+        return self.loss.init(key, first, teacher and jax.eval_shape(_first, teacher))
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        kept = batch["prediction_mask"] & batch["mask"][:, None]
+        rows = {"mask": kept}
+        if "labels" in batch:
+            rows["labels"] = batch["labels"]
+
+        def one(student, teacher, rows):
+            return self.loss.per_example_with_metrics(
+                params, Outputs(student), teacher and Outputs(*teacher), rows
+            )
+
+        losses, metrics = jax.vmap(one)(
+            student.logits, teacher and (teacher.logits,), rows
+        )
+        num_tokens = jnp.sum(kept, axis=1)
+        losses = jnp.sum(losses, axis=1) / jnp.maximum(num_tokens, 1)
+        return losses, {
+            name: masked_mean(1.0 * values, num_tokens > 0)
+            for name, values in metrics.items()
+        }
+
+
 def _flat(outputs: Outputs) -> Outputs:
     return Outputs(outputs.logits.reshape(-1, outputs.logits.shape[-1]))
+
+
+def _first(outputs: Outputs) -> Outputs:
+    return Outputs(outputs.logits[0])

@@ -36,6 +36,7 @@ from kd.divergences import (
     Jeffreys,
     LabelledDivergence,
     LogitMSE,
+    OptimalTransport,
     RankCorrelation,
     Renyi,
     ReverseCrossEntropy,
@@ -50,6 +51,7 @@ from kd.divergences import (
     ValueCorrelation,
 )
 from kd.train.mesh import data_mesh, shard_batch
+from kd.transport.ott_solvers import Converged
 
 
 class Case(NamedTuple):
@@ -82,6 +84,8 @@ def xlogx(t):
 def half_distance(t):
     return abs(t - 1) / 2
 
+
+CONVERGED = Converged(threshold=1e-15, max_iters=200)
 
 LOSSES = [
     Case(KL(), reference.kl, infinite="student"),
@@ -205,6 +209,13 @@ LOSSES = [
         reference.sinkhorn_divergence,
         coupled=True,
         signed_rows=True,
+    ),
+    Case(
+        OptimalTransport(epsilon=0.5, solver=CONVERGED, tau_student=0.8),
+        functools.partial(reference.optimal_transport, epsilon=0.5, taus=(0.8, 1.0)),
+        coupled=True,
+        zero_at_equal=False,
+        holds=True,
     ),
 ]
 
@@ -440,11 +451,11 @@ def test_sharded_over_four_devices_equals_one(case):
 
 @every_loss
 def test_only_coupled_losses_depend_on_other_rows(case):
-    student, teacher = logits(11)
+    student, teacher = logits(14)  # the median of ATKD passes the first row
     losses = values(case.loss, student, teacher)
     first = np.arange(len(student))[:, None] == 0
     found = values(case.loss, np.where(first, student, -student), teacher)
-    found += values(case.loss, student, np.where(first, teacher, -teacher))
+    found = found + values(case.loss, student, np.where(first, teacher, -teacher))
     assert np.allclose(found[0], 2 * losses[0], rtol=1e-4) != case.coupled
 
 
@@ -488,6 +499,9 @@ def test_temperatures_out_of_range_are_refused(loss):
         (DIST, {"intra": -1.0}, "at least 0"),
         (RankCorrelation, {"softness": 0.0}, "softness must be positive"),
         (ComparativeKL, {"negatives": 0}, "at least 1"),
+        (OptimalTransport, {"epsilon": 0.0}, "epsilon must be positive"),
+        (OptimalTransport, {"tau_student": 0.0}, "tau_student is above 0"),
+        (OptimalTransport, {"tau_teacher": 1.1}, "tau_teacher is above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(loss, setting, message, monkeypatch):

@@ -1,0 +1,111 @@
+"""Losses on a few words of the vocabulary: classification by a language model."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from kd.objective import Loss
+from kd.types import Batch, Metrics, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelWords(Loss):
+    """Another loss, on the logits of given tokens as if there were no others.
+
+        s'_ic = s_i[token_ids[c]],   t' likewise
+        losses = loss(s', t')
+
+    Where the answer is one of a few words ("Yes", "No") the rest of the vocabulary
+    says nothing about the class. The softmax of the loss then runs over the words
+    alone. Logits are [..., v] before and [..., c] after, so that in a sequence model
+    it stands inside or outside of `PerToken` alike; which positions hold an answer
+    is for `batch["prediction_mask"]` to say.
+
+    `batch["labels"]`, which some losses read, are tokens of the student: position c
+    in `token_ids` takes the place of token_ids[c]. Others are out of range, and have
+    to be masked.
+
+    Args:
+        loss: what compares the words.
+        token_ids: a token of the student's vocabulary for every class, all different.
+        teacher_token_ids: of the same classes in the teacher's vocabulary, if that is
+            another.
+
+    Raises:
+        ValueError: the tokens are none, not different or negative, not as many for
+            the teacher; or, when called, beyond the vocabulary.
+
+    Source: cui2024sinkhorn, whose encoder-decoder code has it, for two words, in
+    lines that are commented out.
+    """
+
+    loss: Loss
+    token_ids: tuple[int, ...]
+    teacher_token_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _check("token_ids", self.token_ids)
+        if self.teacher_token_ids is not None:
+            _check("teacher_token_ids", self.teacher_token_ids)
+            if len(self.teacher_token_ids) != len(self.token_ids):
+                raise ValueError(
+                    f"{len(self.token_ids)} token_ids need as many "
+                    f"teacher_token_ids, got {len(self.teacher_token_ids)}"
+                )
+        object.__setattr__(self, "name", self.loss.name)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.loss.needs_teacher
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        return self.loss.init(
+            key, *jax.eval_shape(self._of_words, student, teacher)
+        )  # fmt: skip
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        if "labels" in batch:
+            words = jnp.asarray(self.token_ids)
+            is_word = batch["labels"][..., None] == words
+            classes = jnp.where(
+                is_word.any(axis=-1), jnp.argmax(is_word, axis=-1), len(words)
+            )
+            batch = {**batch, "labels": classes.astype(batch["labels"].dtype)}
+        return self.loss.per_example_with_metrics(
+            params, *self._of_words(student, teacher), batch
+        )
+
+    def _of_words(self, student, teacher):
+        teacher_ids = self.teacher_token_ids or self.token_ids
+        return (
+            _select(student, self.token_ids, "student"),
+            teacher and _select(teacher, teacher_ids, "teacher"),
+        )
+
+
+def _select(outputs: Outputs, token_ids: tuple[int, ...], whose: str) -> Outputs:
+    size = outputs.logits.shape[-1]
+    if max(token_ids) >= size:
+        raise ValueError(
+            f"token {max(token_ids)} is beyond the {whose}'s vocabulary of {size}"
+        )
+    return outputs._replace(logits=outputs.logits[..., jnp.asarray(token_ids)])
+
+
+def _check(name: str, token_ids: tuple[int, ...]) -> None:
+    different = len(set(token_ids)) == len(token_ids)
+    if not token_ids or not different or min(token_ids) < 0:
+        raise ValueError(
+            f"{name} are different numbers from 0 on, at least one, got {token_ids}"
+        )
