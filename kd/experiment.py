@@ -130,7 +130,8 @@ class Teacher:
             student. Its seed is its own: all seeds of a student share one teacher.
         directory: a trained one instead, as `model.safetensors` and `config.json`.
         logits: "cached" to compute its logits on the training set once and read them
-            from then on, "live" to run it beside the student in every step.
+            from then on, "live" to run it beside the student in every step, as any
+            objective that reads hidden states makes it.
     """
 
     recipe: Experiment

@@ -66,6 +66,14 @@ class Loss(abc.ABC):
     def needs_teacher(self) -> bool:
         return True
 
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether it reads more of the teacher than logits: hidden states, attention.
+
+        Such a teacher runs in every step, since only logits are cached.
+        """
+        return False
+
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
@@ -112,6 +120,10 @@ class Mix:
     @property
     def needs_teacher(self) -> bool:
         return any(term.loss.needs_teacher for term in self.terms)
+
+    @property
+    def reads_hidden(self) -> bool:
+        return any(term.loss.reads_hidden for term in self.terms)
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None

@@ -1,7 +1,8 @@
 """Offline distillation: a frozen teacher, batches from a fixed training set.
 
 The teacher is consulted live, as a network inside the compiled step, or through its
-logits that travel with the batch; the step is the same. Training on labels alone
+logits that travel with the batch; the step is the same. Losses that read its hidden
+states need it live. Training on labels alone
 is the special case of an objective that needs no teacher.
 """
 
@@ -29,8 +30,8 @@ def offline(
 
     Args:
         student: the network that learns.
-        teacher: the frozen network. Not called where the batch has "teacher_logits"
-            or where the objective needs no teacher.
+        teacher: the frozen network. Not called where the objective needs no teacher,
+            or only its logits and the batch has "teacher_logits".
         objective: what is minimised.
         optimizer: applied to the gradient averaged over the batch.
         num_microbatches: parts that a batch is processed in, one after the other,
@@ -48,10 +49,13 @@ def offline(
     def consult(teacher_params: Params, batch: Batch) -> Outputs | None:
         if not objective.needs_teacher:
             return None
-        if "teacher_logits" in batch:
+        if "teacher_logits" in batch and not objective.reads_hidden:
             return Outputs(logits=batch["teacher_logits"])
         if teacher is None:
-            raise ValueError("the objective needs a teacher and there is none")
+            what = "hidden states" if objective.reads_hidden else "logits"
+            raise ValueError(
+                f"the objective needs a teacher and there is none to give its {what}"
+            )
         return teacher.apply(teacher_params, batch, None)
 
     def init(key, student_params, teacher_params, batch):
