@@ -160,8 +160,8 @@ def _consult_teacher(
     if objective.reads_hidden and wanted.logits == "cached":
         readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
         workspace.say(
-            f"teacher: runs in every step, since {' and '.join(readers)} read more "
-            "than its logits"
+            f"teacher: runs in every step, to give {', '.join(readers)} more than "
+            "its logits"
         )
         wanted = dataclasses.replace(wanted, logits="live")
     loaded = teacher.load(

@@ -61,9 +61,7 @@ class FeatureLoss(Loss):
         del key, student_width, teacher_width, num_classes
         return ()
 
-    def _chosen(
-        self, student: Outputs, teacher: Outputs | None
-    ) -> tuple[Float[Array, "b ..."], Float[Array, "b ..."]]:
+    def _chosen(self, student: Outputs, teacher: Outputs | None) -> tuple[Any, Any]:
         assert teacher is not None
         return (
             layers.layer("student", student.hidden, self.student_layer),
@@ -138,8 +136,8 @@ class VectorLoss(FeatureLoss):
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
-        widths = [_width(x, self.read) for x in self._chosen(student, teacher)]
-        return self.parameters(key, *widths, student.logits.shape[-1])
+        ours, theirs = (_width(x, self.read) for x in self._chosen(student, teacher))
+        return self.parameters(key, ours, theirs, student.logits.shape[-1])
 
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
@@ -213,8 +211,8 @@ class PositionLoss(FeatureLoss):
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
-        widths = [x.shape[-1] for x in self._chosen(student, teacher)]
-        return self.parameters(key, *widths, student.logits.shape[-1])
+        ours, theirs = (x.shape[-1] for x in self._chosen(student, teacher))
+        return self.parameters(key, ours, theirs, student.logits.shape[-1])
 
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch

@@ -11,7 +11,7 @@ that needs one vector an example has it read off the positions, see `Read`.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -28,14 +28,13 @@ class NoSuchLayer(UserError, ValueError):
     """A layer that the network does not have."""
 
 
-def layer(
-    who: str, states: Sequence[Array], index: int, *, first: int = 0
-) -> Float[Array, "b ..."]:
+def layer(who: str, states: Sequence[Any], index: int, *, first: int = 0) -> Any:
     """The entry of a layer.
 
     Args:
         who: "student" or "teacher", for the message.
-        states: `Outputs.hidden`, or `Outputs.attention` with `first` 1.
+        states: `Outputs.hidden`, or `Outputs.attention` with `first` 1; arrays, or
+            their shapes only.
         index: 0 is the embedding output, 1 the first layer; -1 is the last.
         first: number of the layer that `states` begins with.
 

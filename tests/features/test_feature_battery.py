@@ -225,7 +225,7 @@ def test_value_and_gradient_are_those_of_the_definition(case, garbage, x64):
     for array in given:
         array[~kept] = garbage
     losses, gradient, own_gradient = evaluate(
-        case.loss, params, *given, labels, where=kept
+        case.loss, params, given[0], given[1], labels, where=kept
     )
 
     def definition(params, student, of=case.definition):
@@ -335,42 +335,41 @@ def test_rows_that_are_equal_stay_finite(case):
     assert finite(evaluate(case.loss, parameters(case), student, teacher))
 
 
-@every_loss
-def test_half_precision_is_lifted(case):
+one_of_each = pytest.mark.parametrize(
+    "case", {type(case.loss): case for case in LOSSES}.values(), ids=named
+)
+
+
+@one_of_each
+def test_half_precision_on_four_devices_equals_single_on_one(case):
+    mesh = data_mesh()
+    assert mesh.size == 4
     student, teacher = features(case, 9)
     student, teacher = student.astype(jnp.bfloat16), teacher.astype(np.float16)
     params = parameters(case)
-    losses, gradient, _ = evaluate(case.loss, params, student, teacher)
-    exact, exact_gradient, _ = evaluate(
-        case.loss, params, np.float32(student), np.float32(teacher)
-    )
-    assert losses.dtype == np.float32 and gradient.dtype == student.dtype
-    np.testing.assert_allclose(losses, exact, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        np.float32(gradient), exact_gradient, rtol=1e-2, atol=1e-4
-    )
-
-
-@every_loss
-def test_eager_and_sharded_over_four_devices_equal_compiled_on_one(case):
-    mesh = data_mesh()
-    assert mesh.size == 4
-    student, teacher = features(case, 10)
-    params = parameters(case)
-    expected = evaluate(case.loss, params, student, teacher)
-    given = map(jnp.asarray, (student, teacher, LABELS, np.ones(ROWS, bool)))
-    eager = call(case.loss, params, *given)
-    np.testing.assert_allclose(eager, expected[0], rtol=1e-4, atol=1e-5)
-    sharded = evaluate(
+    losses, gradient, own_gradient = evaluate(
         case.loss,
         replicate(params, mesh),
         *shard_batch((student, teacher, LABELS), mesh),
     )
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5),
-        sharded,
-        expected,
+    exact, exact_gradient, exact_own = evaluate(
+        case.loss, params, np.float32(student), np.float32(teacher)
     )
+    assert losses.dtype == np.float32 and gradient.dtype == student.dtype
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    same(losses, exact)
+    same(np.float32(gradient), exact_gradient, rtol=1e-2, atol=1e-4)
+    jax.tree.map(same, own_gradient, exact_own)
+
+
+@one_of_each
+def test_eager_equals_compiled(case):
+    student, teacher = features(case, 10)
+    params = parameters(case)
+    expected, _, _ = evaluate(case.loss, params, student, teacher)
+    given = map(jnp.asarray, (student, teacher, LABELS, np.ones(ROWS, bool)))
+    found = call(case.loss, params, *given)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @every_loss

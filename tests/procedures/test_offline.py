@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from kd.divergences import JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss
 from kd.procedures.offline import offline
 from kd.types import Model, Outputs
@@ -146,6 +147,20 @@ def test_teacher_is_not_asked_where_no_loss_needs_it():
     procedure, state, _, batch = start(1.0 * CrossEntropy())
     _, metrics = procedure.step(state, None, batch)
     assert np.isfinite(metrics["loss"])
+
+
+def test_teacher_runs_where_more_than_its_cached_logits_is_read():
+    objective = 1.0 * KL() + 1.0 * RKDDistance()
+    procedure, state, teacher_params, batch = start(objective)
+    logits = 0 * linear().apply(teacher_params, batch, None).logits
+    batch = batch | {"teacher_logits": logits}
+    _, metrics = procedure.step(state, teacher_params, batch)
+    live, state, _, _ = start(objective)
+    _, expected = live.step(state, teacher_params, make_batch())
+    assert metrics["loss/kl"] == expected["loss/kl"] > 0  # not of the zeros
+    absent = offline(linear(), None, objective, optax.sgd(1.0))
+    with pytest.raises(ValueError, match="none to give its hidden states"):
+        absent.init(jax.random.key(0), state.params["student"], None, batch)
 
 
 def test_missing_teacher_is_refused():
