@@ -7,6 +7,7 @@ is the special case of an objective that needs no teacher.
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd.objective import Mix
+from kd.procedures.term_gradients import balance_factors, compared, per_term, summed
 from kd.types import Batch, Model, Outputs, Params, Procedure, TrainState
+
+TermGradients = Literal["summed", "watched", "balanced"]
+"""What becomes of the gradients of an objective's terms, see `offline`."""
 
 
 def offline(
@@ -24,6 +29,7 @@ def offline(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
+    term_gradients: TermGradients = "summed",
     mesh: Mesh | None = None,
 ) -> Procedure:
     """Trains the student, and the objective's own parameters, on given batches.
@@ -38,6 +44,12 @@ def offline(
             to save memory. Gradients and metrics are averaged by the number of
             unmasked examples, which gives those of the whole batch, except for
             losses that couple its examples: they see one part at a time.
+        term_gradients: "summed" for the gradient of the objective; "watched" for that
+            and, as metrics, the norm of every term's gradient for the student's
+            parameters and the cosine of every pair; "balanced" for these and terms
+            rescaled so that these norms are as their weights, see
+            `balance_factors`. The objective's own parameters are not rescaled. The
+            latter two take a backward pass, and memory for a gradient, per term.
         mesh: of the devices that batches are sharded over. States and metrics are then
             the same on all of them after every step, whatever the compiler prefers.
 
@@ -70,19 +82,22 @@ def offline(
             step=jnp.int32(0), params=params, opt_state=optimizer.init(params), key=key
         )
 
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss_and_gradient(params, batch, teacher_out, key, step):
-        student_out = student.apply(params["student"], batch, key)
-        return objective.apply(
-            params["objective"], student_out, teacher_out, batch, step
-        )
-
     def whole(params, teacher_params, batch, key, step):
         teacher_out = consult(teacher_params, batch)
-        (_, metrics), gradient = loss_and_gradient(
-            params, batch, teacher_out, key, step
-        )
-        return gradient, metrics
+
+        def terms(params):
+            student_out = student.apply(params["student"], batch, key)
+            return objective.weighted(
+                params["objective"], student_out, teacher_out, batch, step
+            )
+
+        def total(params):
+            _, metrics = terms(params)
+            return metrics["loss"], metrics
+
+        if term_gradients == "summed":
+            return jax.grad(total, has_aux=True)(params)
+        return per_term(terms, params)
 
     def in_parts(params, teacher_params, batch, key, step):
         parts = jax.tree.map(_split_rows, batch)
@@ -125,6 +140,16 @@ def offline(
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
         )
+        if term_gradients != "summed":
+            metrics |= compared(gradient["student"], objective.names)
+            factors = None
+            if term_gradients == "balanced":
+                weights = objective.weights(state.step)
+                factors = balance_factors(gradient["student"], weights)
+            gradient = {
+                "student": summed(gradient["student"], factors),
+                "objective": summed(gradient["objective"]),
+            }
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradient)
         new_state = state.replace(
