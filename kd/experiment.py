@@ -12,6 +12,7 @@ from kd.data.glue import TextTask
 from kd.data.text import WordPiece
 from kd.models.bert import Bert, ComputeDtype
 from kd.objective import Mix
+from kd.procedures.offline import TermGradients
 from kd.train.optimizer import AdamW
 
 Scale = Literal["paper", "mini"]
@@ -36,6 +37,9 @@ class Experiment:
         widths: numbers of tokens that batches are padded to. Longer examples are cut
             to the last.
         num_microbatches: parts that a batch is processed in, to save memory.
+        term_gradients: "summed", "watched" to log the norm of every term's gradient
+            and the cosine of every pair, "balanced" to rescale the terms as well so
+            that these norms are as the weights; see `kd.procedures.offline`.
         compute_dtype: of activations; parameters and losses stay float32.
         evaluate_every: steps between evaluations on dev; 0 for once an epoch.
         save_every: steps between checkpoints.
@@ -54,6 +58,7 @@ class Experiment:
     num_steps: int = 0
     widths: tuple[int, ...] = (8, 16, 32, 64)
     num_microbatches: int = 1
+    term_gradients: TermGradients = "summed"
     compute_dtype: ComputeDtype = "float32"
     evaluate_every: int = 0
     save_every: int = 500
@@ -130,7 +135,8 @@ class Teacher:
             student. Its seed is its own: all seeds of a student share one teacher.
         directory: a trained one instead, as `model.safetensors` and `config.json`.
         logits: "cached" to compute its logits on the training set once and read them
-            from then on, "live" to run it beside the student in every step.
+            from then on, "live" to run it beside the student in every step, as any
+            objective that reads hidden states makes it.
     """
 
     recipe: Experiment

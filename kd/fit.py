@@ -84,6 +84,7 @@ def fit(
         experiment.objective,
         experiment.optimizer.build(num_steps),
         num_microbatches=experiment.num_microbatches,
+        term_gradients=experiment.term_gradients,
         mesh=mesh,
     )
     teacher_params = replicate(live.params, mesh) if live else None

@@ -9,6 +9,7 @@ loss but the one on labels; divergences import it, not the other way round.
 
 import abc
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,14 @@ class Loss(abc.ABC):
     def needs_teacher(self) -> bool:
         return True
 
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether it reads more of the teacher than logits: hidden states, attention.
+
+        Such a teacher runs in every step, since only logits are cached.
+        """
+        return False
+
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
@@ -113,6 +122,10 @@ class Mix:
     def needs_teacher(self) -> bool:
         return any(term.loss.needs_teacher for term in self.terms)
 
+    @property
+    def reads_hidden(self) -> bool:
+        return any(term.loss.reads_hidden for term in self.terms)
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
@@ -132,19 +145,37 @@ class Mix:
         step: Int[Array, ""],
     ) -> tuple[Float[Array, ""], Metrics]:
         """The scalar to differentiate and its parts, in float32."""
-        total = jnp.float32(0.0)
+        _, metrics = self.weighted(params, student, teacher, batch, step)
+        return metrics["loss"], metrics
+
+    def weights(self, step: Int[Array, ""]) -> list[Any]:
+        """The weight of every term at a step: a number, or a scalar array."""
+        return [
+            term.weight(step) if callable(term.weight) else term.weight
+            for term in self.terms
+        ]
+
+    def weighted(
+        self,
+        params: Params,
+        student: Outputs,
+        teacher: Outputs | None,
+        batch: Batch,
+        step: Int[Array, ""],
+    ) -> tuple[list[Float[Array, ""]], Metrics]:
+        """The terms of the sum one by one, and the metrics of `apply`."""
+        values = []
         metrics: Metrics = {}
-        for term in self.terms:
+        for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
             losses, watched = term.loss.per_example_with_metrics(
                 params[name], student, teacher, batch
             )
             value = masked_mean(losses, batch["mask"])
-            weight = term.weight(step) if callable(term.weight) else term.weight
-            total += weight * value
+            values.append(weight * value)
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
-        return total, {"loss": total} | metrics
+        return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

@@ -1,5 +1,6 @@
 """From an experiment to its results: data, teacher, student, evaluation, report."""
 
+import dataclasses
 import datetime
 import pathlib
 import shutil
@@ -155,6 +156,14 @@ def _consult_teacher(
                 ),
             )
             workspace.say("teacher: done; now the student")
+    objective = experiment.objective
+    if objective.reads_hidden and wanted.logits == "cached":
+        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
+        workspace.say(
+            f"teacher: runs in every step, to give {', '.join(readers)} more than "
+            "its logits"
+        )
+        wanted = dataclasses.replace(wanted, logits="live")
     loaded = teacher.load(
         directory,
         tokenizer=data.tokenizer,
@@ -166,7 +175,7 @@ def _consult_teacher(
         loaded,
         source,
         data,
-        on_train=experiment.objective.needs_teacher and wanted.logits == "cached",
+        on_train=objective.needs_teacher and wanted.logits == "cached",
         widths=experiment.widths,
         mesh=workspace.mesh,
         cache=workspace.runs / "teachers" / "logits",

@@ -31,8 +31,9 @@ class Outputs(NamedTuple):
     """
 
     logits: Float[Array, "b *n v"]
-    hidden: tuple[Float[Array, "b n d"], ...] = ()
-    """The embedding output, then the output of every layer."""
+    hidden: tuple[Float[Array, "b *n d"], ...] = ()
+    """The embedding output, then the output of every layer: [b, n, d] of tokens,
+    [b, h, w, c] of images, [b, d] of vectors."""
     attention: tuple[Float[Array, "b h n n"], ...] = ()
     """Attention probabilities of every layer, before dropout."""
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import optax
@@ -5,6 +6,7 @@ import pytest
 
 from kd import config
 from kd.errors import UserError
+from kd.features import EmbeddingCompression, RKDDistance, pkd
 from kd.objective import CrossEntropy
 
 
@@ -33,6 +35,25 @@ def test_overrides(assignment, read):
     changed = config.override(experiment, assignment)
     assert read(changed)
     assert not read(experiment)
+
+
+def test_losses_of_hidden_states_are_changed_like_others(sinkd):
+    mix = pkd(6, 12) + RKDDistance() + EmbeddingCompression()
+    experiment = dataclasses.replace(sinkd, objective=mix)
+    changed = config.override(
+        experiment,
+        "objective.normalized_mse_layers.student_layers=1,2",
+        "objective.normalized_mse_layers.teacher_layers=3,-2",
+        "objective.normalized_mse_layers.loss.read=mean",
+        "objective.rkd_distance.teacher_layer=4",
+        "objective.embedding_compression.distance.read=all",
+    )
+    over, distance, _ = (term.loss for term in changed.objective.terms)
+    assert (over.student_layers, over.teacher_layers) == ((1, 2), (3, -2))
+    assert over.loss.read == "mean" and distance.teacher_layer == 4
+    with pytest.raises(UserError, match="expected mean or first or all"):
+        config.override(experiment, "objective.rkd_distance.read=last")
+    assert json.dumps(config.to_json(changed))
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ class PerToken(Loss):
             raise ValueError(
                 f'average is "tokens" or "sequences", got {self.average!r}'
             )
+        if self.loss.reads_hidden:
+            raise ValueError(
+                f"PerToken is for losses of logits; {self.loss.name} reads hidden "
+                "states, and all tokens of them by itself"
+            )
         object.__setattr__(self, "name", self.loss.name)
 
     @property

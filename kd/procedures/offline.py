@@ -1,12 +1,14 @@
 """Offline distillation: a frozen teacher, batches from a fixed training set.
 
 The teacher is consulted live, as a network inside the compiled step, or through its
-logits that travel with the batch; the step is the same. Training on labels alone
+logits that travel with the batch; the step is the same. Losses that read its hidden
+states need it live. Training on labels alone
 is the special case of an objective that needs no teacher.
 """
 
 import contextlib
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd.objective import Mix
+from kd.procedures.term_gradients import balance_factors, compared, per_term, summed
 from kd.types import Batch, Model, Outputs, Params, Procedure, TrainState
+
+TermGradients = Literal["summed", "watched", "balanced"]
+"""What becomes of the gradients of an objective's terms, see `offline`."""
 
 
 def offline(
@@ -24,20 +30,27 @@ def offline(
     optimizer: optax.GradientTransformation,
     *,
     num_microbatches: int = 1,
+    term_gradients: TermGradients = "summed",
     mesh: Mesh | None = None,
 ) -> Procedure:
     """Trains the student, and the objective's own parameters, on given batches.
 
     Args:
         student: the network that learns.
-        teacher: the frozen network. Not called where the batch has "teacher_logits"
-            or where the objective needs no teacher.
+        teacher: the frozen network. Not called where the objective needs no teacher,
+            or only its logits and the batch has "teacher_logits".
         objective: what is minimised.
         optimizer: applied to the gradient averaged over the batch.
         num_microbatches: parts that a batch is processed in, one after the other,
             to save memory. Gradients and metrics are averaged by the number of
             unmasked examples, which gives those of the whole batch, except for
             losses that couple its examples: they see one part at a time.
+        term_gradients: "summed" for the gradient of the objective; "watched" for that
+            and, as metrics, the norm of every term's gradient for the student's
+            parameters and the cosine of every pair; "balanced" for these and terms
+            rescaled so that these norms are as their weights, see
+            `balance_factors`. The objective's own parameters are not rescaled. The
+            latter two take a backward pass, and memory for a gradient, per term.
         mesh: of the devices that batches are sharded over. States and metrics are then
             the same on all of them after every step, whatever the compiler prefers.
 
@@ -49,10 +62,13 @@ def offline(
     def consult(teacher_params: Params, batch: Batch) -> Outputs | None:
         if not objective.needs_teacher:
             return None
-        if "teacher_logits" in batch:
+        if "teacher_logits" in batch and not objective.reads_hidden:
             return Outputs(logits=batch["teacher_logits"])
         if teacher is None:
-            raise ValueError("the objective needs a teacher and there is none")
+            what = "hidden states" if objective.reads_hidden else "logits"
+            raise ValueError(
+                f"the objective needs a teacher and there is none to give its {what}"
+            )
         return teacher.apply(teacher_params, batch, None)
 
     def init(key, student_params, teacher_params, batch):
@@ -67,19 +83,22 @@ def offline(
             step=jnp.int32(0), params=params, opt_state=optimizer.init(params), key=key
         )
 
-    @functools.partial(jax.value_and_grad, has_aux=True)
-    def loss_and_gradient(params, batch, teacher_out, key, step):
-        student_out = student.apply(params["student"], batch, key)
-        return objective.apply(
-            params["objective"], student_out, teacher_out, batch, step
-        )
-
     def whole(params, teacher_params, batch, key, step):
         teacher_out = consult(teacher_params, batch)
-        (_, metrics), gradient = loss_and_gradient(
-            params, batch, teacher_out, key, step
-        )
-        return gradient, metrics
+
+        def terms(params):
+            student_out = student.apply(params["student"], batch, key)
+            return objective.weighted(
+                params["objective"], student_out, teacher_out, batch, step
+            )
+
+        def total(params):
+            _, metrics = terms(params)
+            return metrics["loss"], metrics
+
+        if term_gradients == "summed":
+            return jax.grad(total, has_aux=True)(params)
+        return per_term(terms, params)
 
     def in_parts(params, teacher_params, batch, key, step):
         parts = jax.tree.map(_split_rows, batch)
@@ -131,6 +150,16 @@ def offline(
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
         )
+        if term_gradients != "summed":
+            metrics |= compared(gradient["student"], objective.names)
+            factors = None
+            if term_gradients == "balanced":
+                weights = objective.weights(state.step)
+                factors = balance_factors(gradient["student"], weights)
+            gradient = {
+                "student": summed(gradient["student"], factors),
+                "objective": summed(gradient["objective"]),
+            }
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         metrics["grad_norm"] = optax.tree.norm(gradient)
         new_state = state.replace(

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from kd.divergences import JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss
 from kd.procedures.offline import offline
 from kd.types import Model, Outputs
@@ -148,6 +149,20 @@ def test_teacher_is_not_asked_where_no_loss_needs_it():
     assert np.isfinite(metrics["loss"])
 
 
+def test_teacher_runs_where_more_than_its_cached_logits_is_read():
+    objective = 1.0 * KL() + 1.0 * RKDDistance()
+    procedure, state, teacher_params, batch = start(objective)
+    logits = 0 * linear().apply(teacher_params, batch, None).logits
+    batch = batch | {"teacher_logits": logits}
+    _, metrics = procedure.step(state, teacher_params, batch)
+    live, state, _, _ = start(objective)
+    _, expected = live.step(state, teacher_params, make_batch())
+    assert metrics["loss/kl"] == expected["loss/kl"] > 0  # not of the zeros
+    absent = offline(linear(), None, objective, optax.sgd(1.0))
+    with pytest.raises(ValueError, match="none to give its hidden states"):
+        absent.init(jax.random.key(0), state.params["student"], None, batch)
+
+
 def test_missing_teacher_is_refused():
     procedure = offline(linear(), None, 1.0 * KL(), optax.sgd(1.0))
     batch = make_batch()
@@ -168,6 +183,71 @@ class Projected(Loss):
     def per_example(self, params, student, teacher, batch):
         gaps = student.hidden[0] @ params["w"] - teacher.logits
         return jnp.where(batch["mask"], jnp.square(gaps).sum(axis=1), 0)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 3])
+def test_gradients_of_terms_are_watched_without_a_change(num_microbatches):
+    options = {"num_microbatches": num_microbatches}
+    plain, state, teacher_params, batch = start(POINTWISE, **options)
+    before = jax.device_get(state.params["student"]["w"])
+    expected, _ = plain.step(state, teacher_params, batch)
+    watched, state, _, _ = start(POINTWISE, **options, term_gradients="watched")
+    found, metrics = watched.step(state, teacher_params, batch)
+    np.testing.assert_allclose(
+        found.params["student"]["w"], expected.params["student"]["w"], rtol=1e-5,
+        atol=1e-6,
+    )  # fmt: skip
+
+    def alone(loss, weight):
+        procedure, state, _, _ = start(weight * loss)
+        after, _ = procedure.step(state, teacher_params, batch)
+        return before - jax.device_get(after.params["student"]["w"])
+
+    ce, kl = alone(CrossEntropy(), 0.1), alone(KL(2.0), 0.9)
+    sizes = np.linalg.norm(ce), np.linalg.norm(kl)
+    np.testing.assert_allclose(
+        [metrics["gradient/ce"], metrics["gradient/kl"]], sizes, rtol=1e-4
+    )
+    cosine = np.sum(ce * kl) / np.prod(sizes)
+    np.testing.assert_allclose(metrics["cosine/ce/kl"], cosine, rtol=1e-4)
+    assert sum(name.startswith("cosine/") for name in metrics) == 6
+
+
+def test_balanced_terms_pull_by_their_weights():
+    ce, kl = 0.25 * CrossEntropy(), -0.5 * KL(2.0)
+    options = {"term_gradients": "balanced"}
+    both, state, teacher_params, batch = start(ce + kl, **options)
+    before = jax.device_get(state.params["student"]["w"])
+    after, metrics = both.step(state, teacher_params, batch)
+
+    def alone(mix):
+        procedure, state, _, _ = start(mix)
+        after, _ = procedure.step(state, teacher_params, batch)
+        return before - jax.device_get(after.params["student"]["w"])
+
+    ours, theirs = alone(ce), alone(kl)
+    sizes = np.linalg.norm(ours), np.linalg.norm(theirs)
+    expected = sum(sizes) * (ours / sizes[0] + 2 * theirs / sizes[1]) / 3
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], expected, rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        metrics["grad_norm"], np.linalg.norm(expected), rtol=1e-4
+    )
+
+
+def test_what_the_objective_learns_is_not_balanced():
+    objective = 1.0 * CrossEntropy() + 5.0 * Projected()
+    plain, state, teacher_params, batch = start(objective)
+    expected, _ = plain.step(state, teacher_params, batch)
+    balanced, state, _, _ = start(objective, term_gradients="balanced")
+    # Inputs, which the projection reads, are no function of the student.
+    found, metrics = balanced.step(state, teacher_params, batch)
+    for ours, theirs in zip(
+        jax.tree.leaves(found.params), jax.tree.leaves(expected.params), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert metrics["gradient/projected"] == metrics["cosine/ce/projected"] == 0
 
 
 def test_parameters_of_the_objective_learn_too():

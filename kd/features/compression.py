@@ -1,0 +1,65 @@
+"""Embedding compression: of the teacher only what the task needs."""
+
+import dataclasses
+
+import jax
+
+from kd.features.distance_correlation import DistanceCorrelation
+from kd.features.feature import VectorLoss
+from kd.features.projection import linear, linear_parameters
+from kd.objective import CrossEntropy
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingCompression(VectorLoss):
+    """The student follows a learned, narrow projection of the teacher.
+
+        c_i = t_i W + b
+        losses_i = distance(s_i, stop(c_i)) - log softmax(c_i V + a)[y_i]
+
+    The projection (W, b) and the classifier (V, a) on it learn from the labels only,
+    the student from the distance only: neither sees the other's gradient. So the
+    weight of this loss in a mix is that of the distance; that of the labels shares it,
+    which matters little to Adam. Nats plus the unit of the distance. Couples the
+    examples where the distance does. Reads `batch["labels"]`.
+
+    Args:
+        student_layer: which of the student's layers.
+        teacher_layer: which of the teacher's.
+        read: how positions become a vector: "mean", "first" or "all".
+        width: of the projection, below the teacher's.
+        distance: any loss of vectors.
+
+    Source: ding2024embedding. Its code is not public, and the projection may be
+    deeper there.
+    """
+
+    name = "embedding_compression"
+    width: int = 64
+    distance: VectorLoss = DistanceCorrelation()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width < 1:
+            raise ValueError(f"width must be at least 1, got {self.width}")
+
+    def parameters(self, key, student_width, teacher_width, num_classes):
+        first, second, third = jax.random.split(key, 3)
+        return {
+            "compress": linear_parameters(first, teacher_width, self.width),
+            "classify": linear_parameters(second, self.width, num_classes),
+            "distance": self.distance.parameters(
+                third, student_width, self.width, num_classes
+            ),
+        }
+
+    def rows(self, params, student, teacher, labels, where):
+        if labels is None:
+            raise ValueError("EmbeddingCompression learns from labels; give labels=")
+        compressed = linear(params["compress"], teacher)
+        predicted = linear(params["classify"], compressed)
+        target = jax.lax.stop_gradient(compressed)
+        distance = self.distance.rows(
+            params["distance"], student, target, labels, where
+        )
+        return distance + CrossEntropy()(predicted, labels, where=where)

@@ -1,0 +1,84 @@
+"""Norm and direction: long features that point to their class."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from kd.features.feature import VectorLoss
+from kd.features.norms import norm, scaled, unit
+from kd.features.projection import fitted, fitting_parameters
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NormAndDirection(VectorLoss):
+    """How far a feature reaches towards its class, against the longer of the two.
+
+        losses_i = 1 - <s_i, e_{y_i}> / max(|s_i|, |t_i|)
+
+    where e_k is the direction of the teacher's mean feature of class k; between 0 and
+    2, no unit. A student shorter than the teacher grows, a longer one turns. Not 0
+    where student and teacher agree, but where both point to their class. Where the
+    widths differ a learned linear projection of the student comes first. Reads
+    `batch["labels"]`.
+
+    Args:
+        student_layer: which of the student's layers.
+        teacher_layer: which of the teacher's.
+        read: how positions become a vector: "mean", "first" or "all".
+        class_means: the teacher's mean feature of every class over the training set,
+            as `class_means` makes them; () to take those over the batch, which
+            couples its examples.
+
+    Source: wang2023norm, with class means over the training set. Their code
+    projects by batch norm, dropout and a linear map.
+    """
+
+    name = "norm_and_direction"
+    class_means: tuple[tuple[float, ...], ...] = ()
+
+    def parameters(self, key, student_width, teacher_width, num_classes):
+        if self.class_means and np.shape(self.class_means) != (
+            num_classes,
+            teacher_width,
+        ):
+            raise ValueError(
+                f"class_means are {np.shape(self.class_means)}, the teacher has "
+                f"{num_classes} classes and features of width {teacher_width}"
+            )
+        return fitting_parameters(key, student_width, teacher_width)
+
+    def rows(self, params, student, teacher, labels, where):
+        if labels is None:
+            raise ValueError("NormAndDirection points to classes; give labels=")
+        student = fitted(params, student, teacher)
+        if self.class_means:
+            means = jnp.asarray(self.class_means, student.dtype)[labels]
+        else:
+            together = (labels[:, None] == labels[None]) & where[None]
+            # Sums have the directions of means.
+            means = together.astype(student.dtype) @ scaled(teacher, axis=None)[0]
+        # Both at the scale of the longer, so that products stay finite.
+        size = jnp.maximum(norm(student), norm(teacher))
+        reach = student / jnp.where(size > 0, size, 1)[:, None]
+        return 1 - jnp.sum(reach * unit(means), axis=1)
+
+
+def class_means(
+    features: Float[np.ndarray, "num_examples e"],
+    labels: Int[np.ndarray, "num_examples"],
+    num_classes: int,
+) -> tuple[tuple[float, ...], ...]:
+    """The mean feature of every class, for `NormAndDirection`.
+
+    Raises:
+        ValueError: a class has no example.
+    """
+    means = []
+    for k in range(num_classes):
+        members = np.asarray(features, np.float64)[np.asarray(labels) == k]
+        if not len(members):
+            raise ValueError(f"class {k} has no example to take a mean of")
+        means.append(tuple(members.mean(axis=0).tolist()))
+    return tuple(means)

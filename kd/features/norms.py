@@ -1,0 +1,76 @@
+"""Lengths, directions, distances, centring and Gram matrices that stay finite.
+
+Features may be as large or as small as their dtype holds: squares are taken of what is
+scaled to the largest entry. A zero vector has length and direction 0, with gradient 0.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def scaled(
+    values: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Values divided by the largest magnitude along an axis, and that magnitude.
+
+    The magnitude has no gradient, which is exact for what does not depend on the scale
+    and for what is multiplied by it again.
+    """
+    size = jnp.max(jnp.abs(jax.lax.stop_gradient(values)), axis=axis, keepdims=True)
+    size = jnp.where(size > 0, size, 1)
+    return values / size, size
+
+
+def norm(values: Float[Array, "... d"]) -> Float[Array, "..."]:
+    """Euclidean length along the last axis."""
+    values, size = scaled(values)
+    squared = jnp.sum(jnp.square(values), axis=-1)
+    positive = squared > 0
+    length = jnp.sqrt(jnp.where(positive, squared, 1))
+    return jnp.where(positive, size[..., 0] * length, 0)
+
+
+def unit(values: Float[Array, "... d"]) -> Float[Array, "... d"]:
+    """Direction along the last axis: length 1, or 0 where the vector is."""
+    values, _ = scaled(values)
+    length = norm(values)[..., None]
+    return values / jnp.where(length > 0, length, 1)
+
+
+def distances(values: Float[Array, "b d"]) -> Float[Array, "b b"]:
+    """Euclidean distance of every pair of rows; exactly 0 between equal ones.
+
+    From differences, not from inner products, which lose all digits of close pairs.
+    """
+    return norm(values[:, None] - values[None])
+
+
+def centred(
+    values: Float[Array, "b d"], where: Bool[Array, "b"]
+) -> Float[Array, "b d"]:
+    """Without the mean of the kept rows; 0 on the others."""
+    count = jnp.maximum(jnp.sum(where), 1)
+    mean = jnp.sum(values, axis=0, where=where[:, None]) / count
+    return jnp.where(where[:, None], values - mean, 0)
+
+
+def gram(
+    values: Float[Array, "... n d"], others: Float[Array, "... m d"] | None = None
+) -> Float[Array, "... n m"]:
+    """Inner products of all pairs of rows, at full precision on every device."""
+    others = values if others is None else others
+    return jnp.matmul(
+        values, jnp.swapaxes(others, -1, -2), precision=jax.lax.Precision.HIGHEST
+    )
+
+
+def pairs(where: Bool[Array, "b"]) -> Bool[Array, "b b"]:
+    """True where both rows are kept."""
+    return where[:, None] & where[None]
+
+
+def row_mean(values: Float[Array, "b b"], where: Bool[Array, "b"]) -> Float[Array, "b"]:
+    """Mean of every row over the kept columns."""
+    count = jnp.maximum(jnp.sum(where), 1)
+    return jnp.sum(values, axis=1, where=where[None]) / count

@@ -1,0 +1,91 @@
+"""One loss of hidden states over several pairs of layers."""
+
+import dataclasses
+
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from kd.features.feature import FeatureLoss
+from kd.objective import Loss
+from kd.types import Batch, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OverLayers(Loss):
+    """The mean of a loss over pairs of layers of student and teacher.
+
+        losses_i = 1/K sum_k loss(student layer a_k, teacher layer b_k)_i
+
+    Every pair has its own learnable parameters. Pairs with weights of their own are
+    terms of their own in a mix. Its name is the loss's with `_layers`.
+
+    Args:
+        loss: of one pair; its own layers are not read.
+        student_layers: a_1, ..., a_K; 0 is the embedding output, -1 the last layer.
+        teacher_layers: b_1, ..., b_K.
+
+    Raises:
+        ValueError: the layers are not pairs.
+    """
+
+    loss: FeatureLoss
+    student_layers: tuple[int, ...]
+    teacher_layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.student_layers or len(self.student_layers) != len(
+            self.teacher_layers
+        ):
+            raise ValueError(
+                "student_layers and teacher_layers are pairs, at least one, got "
+                f"{self.student_layers} and {self.teacher_layers}"
+            )
+        object.__setattr__(self, "name", f"{self.loss.name}_layers")
+
+    @property
+    def reads_hidden(self) -> bool:
+        return True
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        losses = self._losses()
+        keys = jax.random.split(key, len(losses))
+        return [
+            loss.init(key, student, teacher)
+            for key, loss in zip(keys, losses, strict=True)
+        ]
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        losses = self._losses()
+        found = [
+            loss.per_example(own, student, teacher, batch)
+            for own, loss in zip(params, losses, strict=True)
+        ]
+        return sum(found[1:], found[0]) / len(found)
+
+    def _losses(self) -> list[FeatureLoss]:
+        pairs = zip(self.student_layers, self.teacher_layers, strict=True)
+        return [
+            dataclasses.replace(self.loss, student_layer=ours, teacher_layer=theirs)
+            for ours, theirs in pairs
+        ]
+
+
+def skip(
+    num_student_layers: int, num_teacher_layers: int
+) -> dict[str, tuple[int, ...]]:
+    """Every layer of the student with one of the teacher's, evenly spread.
+
+    Layer k of the student goes with layer k L / K of the teacher, rounded, of L and K
+    layers: of 12 for 6 with 2, 4, ..., 12.
+
+    Returns:
+        The arguments `student_layers` and `teacher_layers` of `OverLayers`.
+    """
+    ours = tuple(range(1, num_student_layers + 1))
+    step = num_teacher_layers / num_student_layers
+    theirs = tuple(max(1, round(k * step)) for k in ours)
+    return {"student_layers": ours, "teacher_layers": theirs}

@@ -1,0 +1,164 @@
+"""Values and gradients of the published codes, for the losses of hidden states.
+
+The arrays in `tests/golden` were computed by the authors' functions in PyTorch, in
+float64 or float32 as their dtype says. Feature maps are [b, c, h, w] there and
+[b, h, w, c] here.
+"""
+
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kd.features import (
+    NST,
+    PKT,
+    AttentionTransfer,
+    CosineDifference,
+    DistanceCorrelation,
+    NormAndDirection,
+    RKDAngle,
+    RKDDistance,
+    SimilarityPreserving,
+)
+from kd.types import Outputs
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
+
+@functools.cache
+def archive(name):
+    return dict(np.load(GOLDEN / f"{name}.npz"))
+
+
+def check(loss, student, value, gradient, tolerance):
+    found, found_gradient = jax.jit(jax.value_and_grad(loss))(jnp.asarray(student))
+    assert found.dtype == student.dtype
+    np.testing.assert_allclose(found, value, rtol=tolerance)
+    np.testing.assert_allclose(
+        found_gradient,
+        gradient,
+        rtol=tolerance,
+        atol=tolerance * np.abs(gradient).max(),
+    )
+
+
+def last(maps):
+    return jnp.moveaxis(jnp.asarray(maps), 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("case", "loss"),
+    [
+        ("at_p2", AttentionTransfer()),
+        ("nst", NST()),
+        ("sp", SimilarityPreserving()),
+    ],
+)
+def test_feature_maps(case, loss):
+    golden = archive("classic_baselines")
+    teacher = last(golden["feat_teacher"])
+    batch = {"mask": jnp.ones(len(teacher), bool)}
+
+    def mean(student):
+        ours, theirs = (
+            Outputs(jnp.zeros((len(x), 1)), hidden=(x,))
+            for x in (last(student), teacher)
+        )
+        return loss.per_example((), ours, theirs, batch).mean()
+
+    check(
+        mean,
+        golden["feat_student"],
+        golden[f"{case}/loss"],
+        golden[f"{case}/grad_feat_student"],
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize("case", ["rkd_d25_a50", "pkt"])
+def test_pooled_features(case):
+    golden = archive("classic_baselines")
+    teacher = jnp.asarray(golden["pooled_teacher"])
+
+    def mean(student):
+        if case == "pkt":  # the mean over all pairs
+            return PKT()(student, teacher).mean() / len(student)
+        distance, angle = RKDDistance(), RKDAngle()
+        return (25 * distance(student, teacher) + 50 * angle(student, teacher)).mean()
+
+    check(
+        mean,
+        golden["pooled_student"],
+        golden[f"{case}/loss"],
+        golden[f"{case}/grad_pooled_student"],
+        1e-5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "loss"),
+    [
+        ("combined", PKT(kernel="both", divergence="jeffreys")),
+        ("cosine_kl", PKT()),
+        ("student_t_jeffreys", PKT(kernel="student_t", divergence="jeffreys")),
+    ],
+)
+def test_heterogeneous_pkt(case, loss, x64):
+    golden = archive("pkt_hetero")
+    teacher = jnp.asarray(golden["teacher_feat"])
+    # The code adds 1e-6 to norms and 1e-7 to ratios.
+    check(
+        lambda student: loss(student, teacher).mean() / len(teacher),
+        golden["student_feat"],
+        golden[f"{case}/loss"],
+        golden[f"{case}/grad_student_feat"],
+        1e-4,
+    )
+
+
+@pytest.mark.parametrize(
+    ("case", "loss"),
+    [
+        ("compute_distance_correlation", DistanceCorrelation()),
+        ("compute_cosine_distance_difference", CosineDifference()),
+    ],
+)
+@pytest.mark.parametrize("steps", ["2d", "3d"])
+def test_east(case, loss, steps, x64):
+    golden = archive("east")
+    student, teacher = (golden[x] if steps == "2d" else golden[f"{x}3"] for x in "xy")
+
+    def mean(student):
+        if steps == "2d":
+            return loss(student, jnp.asarray(teacher)).mean()
+        # Each of the time steps by itself.
+        over_time = jax.vmap(lambda s, t: loss(s, t), in_axes=1)
+        return over_time(student, jnp.asarray(teacher)).mean()
+
+    # The code adds 1e-9 under a root.
+    check(
+        mean,
+        student,
+        golden[f"{case}_{steps}/loss"],
+        golden[f"{case}_{steps}/grad_x"],
+        1e-6,
+    )
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_norm_and_direction(factor):
+    golden = archive("nd_kdpp")
+    means = tuple(map(tuple, golden["class_means"].tolist()))
+    loss = NormAndDirection(class_means=means)
+    teacher, labels = jnp.asarray(golden["teacher_emb"]), jnp.asarray(golden["labels"])
+    check(
+        lambda student: factor * loss(student, teacher, labels=labels).mean(),
+        golden["student_emb"],
+        golden[f"nd_factor{factor}/loss"],
+        golden[f"nd_factor{factor}/grad_student_emb"],
+        1e-5,
+    )
