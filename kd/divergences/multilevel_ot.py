@@ -104,7 +104,8 @@ class MultiLevelOT(CrossTokenizerLoss):
         if self.matching == "rank":
             classes = self._of_most_mass(p, num_classes)
         else:
-            limit = padded_to if self.convention == "faithful" else max(p.shape)
+            # The authors confuse the length of the answers with the number of classes.
+            limit = padded_to if self.convention == "faithful" else p.shape[-1]
             possible = jnp.any((log_p > -jnp.inf) & kept[..., None], axis=1)
             classes = jax.vmap(_greedily, (0, 0, 0, None))(p, q, possible, limit)
         p, log_p = _select(p, classes), _select(log_p, classes)
