@@ -60,6 +60,10 @@ class LabelWords(Loss):
     def needs_teacher(self) -> bool:
         return self.loss.needs_teacher
 
+    @property
+    def reads_hidden(self) -> bool:
+        return self.loss.reads_hidden
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:

@@ -11,6 +11,9 @@ from kd.objective import Loss, masked_mean
 from kd.types import Batch, Metrics, Outputs, Params
 
 
+_NO_DEVICES = jax.sharding.AbstractMesh((), ())
+
+
 @dataclasses.dataclass(frozen=True)
 class PerToken(Loss):
     """Another loss, with the predictions of all tokens of a batch as its rows.
@@ -45,11 +48,7 @@ class PerToken(Loss):
             raise ValueError(
                 f'average is "tokens" or "sequences", got {self.average!r}'
             )
-        if self.loss.reads_hidden:
-            raise ValueError(
-                f"PerToken is for losses of logits; {self.loss.name} reads hidden "
-                "states, and all tokens of them by itself"
-            )
+        _check_reads_logits(self.loss, "PerToken")
         object.__setattr__(self, "name", self.loss.name)
 
     @property
@@ -108,6 +107,7 @@ class PerSequence(Loss):
     loss: Loss
 
     def __post_init__(self) -> None:
+        _check_reads_logits(self.loss, "PerSequence")
         object.__setattr__(self, "name", self.loss.name)
 
     @property
@@ -138,9 +138,11 @@ class PerSequence(Loss):
                 params, Outputs(student), teacher and Outputs(*teacher), rows
             )
 
-        losses, metrics = jax.vmap(one)(
-            student.logits, teacher and (teacher.logits,), rows
-        )
+        # Sequences are what devices share, not the tokens of one.
+        with jax.sharding.use_abstract_mesh(_NO_DEVICES):
+            losses, metrics = jax.vmap(one)(
+                student.logits, teacher and (teacher.logits,), rows
+            )
         num_tokens = jnp.sum(kept, axis=1)
         losses = jnp.sum(losses, axis=1) / jnp.maximum(num_tokens, 1)
         return losses, {
@@ -155,3 +157,11 @@ def _flat(outputs: Outputs) -> Outputs:
 
 def _first(outputs: Outputs) -> Outputs:
     return Outputs(outputs.logits[0])
+
+
+def _check_reads_logits(loss: Loss, wrapper: str) -> None:
+    if loss.reads_hidden:
+        raise ValueError(
+            f"{wrapper} is for losses of logits; {loss.name} reads hidden states, and "
+            "all tokens of them by itself"
+        )
