@@ -10,7 +10,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from kd.objective import Loss, masked_mean
 from kd.types import Batch, Metrics, Outputs, Params
 
-
 _NO_DEVICES = jax.sharding.AbstractMesh((), ())
 
 
