@@ -50,7 +50,11 @@ def test_unknown_name_lists_the_experiments(capsys):
         (["--data-dir", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--source", "local"], "needs DATA_DIR"),
         (
-            [*BUNDLED, "student.pretrained=/no/such/model", "tokenizer.vocabulary=/no"],
+            [
+                *BUNDLED,
+                "student.pretrained=/no/such/model",
+                "data.tokenizer.vocabulary=/no",
+            ],
             "/no/such/model",
         ),
         ([*BUNDLED, "--data-dir", "data"], "DATA_DIR is not read with SOURCE=bundled"),

@@ -9,8 +9,10 @@ import sys
 import pytest
 
 from kd import config
+from kd.data.glue import TextTask
 from kd.divergences import SinKD
 from kd.experiment import Experiment
+from kd.models.bert import Bert
 
 every_experiment = pytest.mark.parametrize("name", config.names())
 both_scales = pytest.mark.parametrize("scale", ["paper", "mini"])
@@ -22,7 +24,7 @@ def test_loads_and_is_json(name, scale):
     experiment = config.load(name, scale)
     assert isinstance(experiment, Experiment)
     tree = json.loads(json.dumps(config.to_json(experiment)))
-    assert tree["student"]["class"] == "Bert"
+    assert tree["student"]["class"] in ("Bert", "MLP", "ResNet")
     assert config.differences(tree, config.to_json(experiment)) == []
 
 
@@ -53,9 +55,12 @@ def test_published_recipe():
     assert weights == {"ce": 0.1, "kl": 0.9, "sinkd": 0.8}
     (sinkhorn,) = [t.loss for t in sinkd.objective.terms if isinstance(t.loss, SinKD)]
     assert sinkhorn == SinKD(2.0, 0.1, 20, "faithful")
-    assert (sinkd.student.num_layers, sinkd.student.width) == (6, 768)
-    assert sinkd.teacher is not None and sinkd.widths[-1] == 128
-    assert sinkd.teacher.recipe.student.num_layers == 12
+    assert sinkd.teacher is not None
+    student, teacher = sinkd.student, sinkd.teacher.recipe.student
+    assert isinstance(student, Bert) and isinstance(teacher, Bert)
+    assert (student.num_layers, student.width) == (6, 768)
+    assert teacher.num_layers == 12
+    assert isinstance(sinkd.data, TextTask) and sinkd.data.widths[-1] == 128
 
 
 @both_scales
