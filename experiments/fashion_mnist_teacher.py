@@ -1,8 +1,9 @@
 """Fashion-MNIST: the teacher, a residual network trained on the labels.
 
-Paper scale is this project's own, as the seeds of this project report no number on
-Fashion-MNIST: the ResNet-56 of he2016resnet, with group normalization, AdamW, 30 epochs
-and no augmentation. Mini scale is an 8-layer ResNet that starts at half resolution.
+No paper that this project follows reports on Fashion-MNIST, so paper scale is its own:
+the ResNet-56 of he2016resnet with group normalization, AdamW, 30 epochs, no augmentation.
+Mini scale is an 8-layer ResNet that starts at half resolution. Measured at mini scale,
+seed 0, on two shared CPU cores: 90.06 % of the 10,000 test images in 91 s.
 
 Experiments that distil from it train it by themselves the first time they need it.
 

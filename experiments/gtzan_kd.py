@@ -4,7 +4,9 @@ There is no official split: rows go to dev by a hash of their numbers, see
 `kd.data.tables`, so exact duplicates stay on one side; clips of one artist do not
 (sturm2013gtzan). Numbers are comparable among runs on this split only.
 
-Both scales are this project's own and differ in length only.
+Both scales are this project's own and differ in length only. Measured at mini scale,
+seed 0, on two shared CPU cores: 73.23 % of 198 rows (teacher 81.82 %), 10 s in all. One
+standard error is 3 points.
 
     make exp NAME=gtzan_kd DATA_DIR=~/data
 """

@@ -89,6 +89,25 @@ def test_malformed_data(capsys, tmp_path, content, message):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fashion_mnist_ce", *BUNDLED],
+            "no bundled corpus stands in for fashion-mnist; DATA_DIR=DIR reads"
+            " DIR/fashion-mnist/train-images-idx3-ubyte",
+        ),
+        (["gtzan_kd"], "gtzan-features is not in TFDS; DATA_DIR=DIR reads DIR/gtz"),
+        (["fashion_mnist_ce", "data.widths=8"], "no field 'widths' in data"),
+        (["fashion_mnist_ce", "student.widths=6"], "width 6 is not divisible by num_g"),
+    ],
+)
+def test_images_and_tables(capsys, tmp_path, arguments, message):
+    line = complaint(capsys, *arguments, "--scale", "mini", "--runs", tmp_path / "r")
+    assert message in line
+    assert not (tmp_path / "r" / arguments[0]).exists()
+
+
 def test_folder_without_the_task(capsys, tmp_path):
     (tmp_path / "CoLA").mkdir()
     (tmp_path / "CoLA/dev.tsv").write_text("")

@@ -62,10 +62,9 @@ class Normalization:
     def __call__(
         self, inputs: Shaped[np.ndarray, "n ... c"]
     ) -> Float32[np.ndarray, "n ... c"]:
-        # One product and one sum in single precision: batches are made while others
-        # are computed on.
-        scale = (1 / self.std).astype(np.float32)
-        return inputs * scale - (self.mean / self.std).astype(np.float32)
+        # In single precision, as batches are made while others are computed on.
+        centred = inputs.astype(np.float32) - self.mean.astype(np.float32)
+        return centred * (1 / self.std).astype(np.float32)
 
     @property
     def fingerprint(self) -> str:

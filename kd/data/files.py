@@ -3,6 +3,7 @@
 import gzip
 import lzma
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from kd.errors import UserError
@@ -49,7 +50,7 @@ def read(directory: Path, folder: str, file_name: str) -> tuple[Path, bytes]:
     raise UserError(f"{path}: no such file, nor with .gz or .xz")
 
 
-def quoted(words) -> str:
+def quoted(words: Iterable[str]) -> str:
     """The words, escaped and short enough for one line of a terminal."""
     line = ", ".join(map(repr, words))
     return line if len(line) <= 80 else line[:80] + "…"

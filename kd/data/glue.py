@@ -118,7 +118,10 @@ class TextTask(Task[Sentences]):
         )
 
     def check(self, network: Architecture, name: str) -> None:
-        if isinstance(network, Bert) and self.widths[-1] > network.max_length:
+        if not isinstance(network, Bert):
+            kind = type(network).__name__
+            raise ValueError(f"{name} is a {kind}, which does not read text")
+        if self.widths[-1] > network.max_length:
             raise ValueError(
                 f"the last of data.widths, {self.widths[-1]}, exceeds "
                 f"{name}.max_length, {network.max_length}"

@@ -6,11 +6,11 @@ None of these has a validation split: dev is the test split that the field repor
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from kd.data import arrays, files, idx
+from kd.data import arrays, cifar, files, idx
 from kd.data.arrays import Arrays
 from kd.data.task import Corpus, Prepared, Task
 from kd.errors import UserError
@@ -20,47 +20,70 @@ from kd.types import Architecture
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTask(Task[Arrays]):
-    """A classification of images of one size, in idx files or TFDS.
+    """A classification of images of one size.
 
     Batches hold "inputs" [b, h, w, c] float32, of mean 0 and variance 1 in each channel
     over the training split.
+
+    Attributes:
+        layout: of local files: "idx" for those of MNIST, images and labels apart, or
+            "cifar" for the binary version of CIFAR-10.
     """
 
     tfds_module: ClassVar[str] = "image_classification"
 
     tfds_splits: tuple[str, str] = ("train", "test")
+    layout: Literal["idx", "cifar"] = "idx"
 
     @property
     def local_file(self) -> str:
-        return f"{self.name}/train-images-idx3-ubyte"
+        return f"{self.name}/{self._file_names()[0][0]}"
+
+    def _file_names(self) -> tuple[list[str], list[str]]:
+        """Files of train and of dev."""
+        if self.layout == "cifar":
+            return [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
+        train, dev = (
+            [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
+            for part in ("train", "t10k")
+        )
+        return train, dev
 
     def read_local(self, directory: Path) -> tuple[Arrays, Arrays]:
-        train, dev = (self._read_idx(directory, part) for part in ("train", "t10k"))
+        train, dev = (
+            self._parse([files.read(directory, self.name, name) for name in names])
+            for names in self._file_names()
+        )
         if train.inputs.shape[1:] != dev.inputs.shape[1:]:
             raise UserError(
                 f"{directory / self.name}: images of train are "
-                f"{train.inputs.shape[1:3]}, of t10k {dev.inputs.shape[1:3]}"
+                f"{train.inputs.shape[1:3]}, of dev {dev.inputs.shape[1:3]}"
             )
         return train, dev
 
-    def _read_idx(self, directory: Path, part: str) -> Arrays:
-        def read(what: str, num_axes: int) -> tuple[Path, np.ndarray]:
-            file_name = f"{part}-{what}-idx{num_axes}-ubyte"
-            path, content = files.read(directory, self.name, file_name)
-            return path, idx.parse(path, content, num_axes=num_axes)
-
-        (_, images), (path, labels) = read("images", 3), read("labels", 1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{path}: {len(labels):,} labels for {len(images):,} images"
-            )
-        wrong = np.flatnonzero(labels >= self.num_classes)
-        if len(wrong):
-            raise UserError(
-                f"{path}: example {wrong[0]} is of class {labels[wrong[0]]}; expected "
-                f"0 to {self.num_classes - 1}"
-            )
-        return Arrays(images[..., None], labels.astype(np.int32))
+    def _parse(self, found: list[tuple[Path, bytes]]) -> Arrays:
+        if self.layout == "cifar":
+            parts = [(path, *cifar.parse(path, content)) for path, content in found]
+        else:
+            (path_of_images, pixels), (path, classes) = found
+            images = idx.parse(path_of_images, pixels, num_axes=3)
+            labels = idx.parse(path, classes, num_axes=1)
+            if len(images) != len(labels):
+                raise UserError(
+                    f"{path}: {len(labels):,} labels for {len(images):,} images"
+                )
+            parts = [(path, images[..., None], labels)]
+        for path, _, labels in parts:
+            wrong = np.flatnonzero(labels >= self.num_classes)
+            if len(wrong):
+                raise UserError(
+                    f"{path}: example {wrong[0]} is of class {labels[wrong[0]]}; "
+                    f"expected 0 to {self.num_classes - 1}"
+                )
+        return Arrays(
+            np.concatenate([images for _, images, _ in parts]),
+            np.concatenate([labels for *_, labels in parts]).astype(np.int32),
+        )
 
     def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> Arrays:
         return Arrays(
@@ -104,4 +127,19 @@ MNIST = ImageTask(
 """Handwritten digits in 28 x 28 grey pixels: 60,000 of train, 10,000 of dev.
 
 Source: lecun1998mnist; scored by accuracy.
+"""
+
+CIFAR10 = ImageTask(
+    name="cifar-10-batches-bin",
+    labels=(
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+        "truck",
+    ),
+    layout="cifar",
+    tfds="cifar10",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+)  # fmt: skip
+"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev.
+
+Source: krizhevsky2009cifar; scored by accuracy.
 """

@@ -121,9 +121,10 @@ class TableTask(Task[Arrays]):
 
 def _number(text: str) -> float:
     try:
-        return float(np.float32(text))
+        number = float(text)
     except ValueError:
         return math.nan
+    return number if abs(number) <= np.finfo(np.float32).max else math.inf
 
 
 def _fraction(row: np.ndarray) -> float:
@@ -144,9 +145,10 @@ GTZAN = TableTask(
 
 Means and variances of chroma, spectrum, tempo and MFCC, as published with the "GTZAN
 Dataset - Music Genre Classification" on Kaggle. There is no official split. This one
-keeps the 13 exact duplicates on the side of what they repeat, but knows nothing of
-artists, and many have several clips: accuracies are higher than with unheard artists
-(sturm2013gtzan), and comparable only among runs on this split.
+keeps the 14 exact duplicates, one of which is in two genres, on the side of what they
+repeat. But it knows nothing of artists, and many have several clips: accuracies are
+higher than on unheard artists (sturm2013gtzan), and comparable only among runs on this
+split.
 
 Source: tzanetakis2002musical; scored by accuracy.
 """

@@ -7,12 +7,12 @@ import pytest
 from kd import config
 from kd.data import sources
 from kd.data.glue import COLA, SST2
-from kd.data.images import FASHION_MNIST, MNIST
+from kd.data.images import CIFAR10, FASHION_MNIST, MNIST
 from kd.data.tables import GTZAN
 from kd.errors import UserError
 
 
-@pytest.mark.parametrize("task", [SST2, COLA, FASHION_MNIST, MNIST, GTZAN])
+@pytest.mark.parametrize("task", [SST2, COLA, FASHION_MNIST, MNIST, CIFAR10, GTZAN])
 def test_tasks_are_json(task):
     tree = json.loads(json.dumps(config.to_json(task)))
     assert tree["class"] == type(task).__name__
