@@ -6,9 +6,9 @@ weight has no effect: DKD is then KL.
 
 CoLA is scored by Matthews correlation, `mcc` in summary.json and on the page: 69 % of
 dev are acceptable, so accuracy says little. Paper scale has the networks and recipes of
-`sst2_ce`. At mini scale, without pretrained weights, hardly anything is learnt: take it as
-a test of the machinery. Measured there, seed 0, on two shared CPU cores: MCC 0.068 and
-accuracy 64.33 % (teacher 0.068 and 61.84 %), 115 s in all.
+`sst2_ce`. At mini scale, without pretrained weights, hardly anything is learnt: take it
+as a test of the machinery. Measured there, seed 0, on two shared CPU cores: MCC 0.068
+and accuracy 64.33 % (teacher 0.068 and 61.84 %), 115 s in all.
 
     make exp NAME=cola_dkd DATA_DIR=~/data/glue
 """

@@ -3,8 +3,8 @@
 The teacher takes no part in training; the student is compared with it afterwards.
 
 Paper scale: the ResNet-20 of he2016resnet; ResNet-56 teaching ResNet-20 is a usual pair
-on CIFAR. Mini scale: half the channels of the teacher. Measured at mini scale, seed 0, on
-two shared CPU cores: 87.57 % (teacher 90.06 %), 44 s for the student.
+on CIFAR. Mini scale: half the channels of the teacher. Measured at mini scale, seed 0,
+on two shared CPU cores: 87.57 % (teacher 90.06 %), 44 s for the student.
 
     make exp NAME=fashion_mnist_ce DATA_DIR=~/data
 """

@@ -2,8 +2,8 @@
 
 Labels and KL at temperature 4 with weights 1 and 1, those that wang2023norm gives for
 ResNet-56 and ResNet-20 on CIFAR-100. Measured at mini scale, seed 0, on two shared CPU
-cores: 87.36 % (teacher 90.06 %), 86 s for the student. One standard error is 0.33 points,
-so one seed tells it from `fashion_mnist_ce` in nothing.
+cores: 87.36 % (teacher 90.06 %), 86 s for the student. One standard error is 0.33
+points, so one seed tells it from `fashion_mnist_ce` in nothing.
 
     make exp NAME=fashion_mnist_kd DATA_DIR=~/data
 """

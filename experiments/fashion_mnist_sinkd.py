@@ -1,4 +1,4 @@
-"""Fashion-MNIST: Sinkhorn distillation, all students of a batch against all teachers.
+"""Fashion-MNIST: Sinkhorn distillation, a batch of students to one of teachers.
 
 `fashion_mnist_kd` and the Sinkhorn distance, weighted as cui2024sinkhorn weighs it on
 text. Ten classes make the transport plan on the page more telling than two: look at

@@ -1,9 +1,10 @@
 """Fashion-MNIST: the teacher, a residual network trained on the labels.
 
 No paper that this project follows reports on Fashion-MNIST, so paper scale is its own:
-the ResNet-56 of he2016resnet with group normalization, AdamW, 30 epochs, no augmentation.
-Mini scale is an 8-layer ResNet that starts at half resolution. Measured at mini scale,
-seed 0, on two shared CPU cores: 90.06 % of the 10,000 test images in 91 s.
+the ResNet-56 of he2016resnet with group normalization, AdamW, 30 epochs, no
+augmentation. Mini scale is an 8-layer ResNet that starts at half resolution. Measured
+at mini scale, seed 0, on two shared CPU cores: 90.06 % of the 10,000 test images,
+91 s.
 
 Experiments that distil from it train it by themselves the first time they need it.
 

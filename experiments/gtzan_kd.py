@@ -1,4 +1,4 @@
-"""GTZAN: music genres from 57 features of the sound, a large MLP teaching a small one.
+"""GTZAN: music genres from 57 audio features, a small MLP taught by a large one.
 
 There is no official split: rows go to dev by a hash of their numbers, see
 `kd.data.tables`, so exact duplicates stay on one side; clips of one artist do not

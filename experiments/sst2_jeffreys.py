@@ -1,6 +1,10 @@
 """SST-2: distillation by the Jeffreys divergence, forward and reverse KL together.
 
-make exp NAME=sst2_jeffreys
+The mean of the two, with the weights of `sst2_kd`. Measured at mini scale on the real
+SST-2, seed 0, on two shared CPU cores: 79.24 % (teacher 80.96 %), 43 s for the student;
+one standard error is 1.4 points.
+
+    make exp NAME=sst2_jeffreys
 """
 
 import dataclasses

@@ -99,7 +99,7 @@ def test_malformed_data(capsys, tmp_path, content, message):
         ),
         (["gtzan_kd"], "gtzan-features is not in TFDS; DATA_DIR=DIR reads DIR/gtz"),
         (["fashion_mnist_ce", "data.widths=8"], "no field 'widths' in data"),
-        (["fashion_mnist_ce", "student.widths=6"], "width 6 is not divisible by num_g"),
+        (["fashion_mnist_ce", "student.widths=7"], "width 7 is not divisible by num_g"),
     ],
 )
 def test_images_and_tables(capsys, tmp_path, arguments, message):

@@ -119,12 +119,15 @@ class TableTask(Task[Arrays]):
             raise ValueError(f"{name} is a {kind}, which does not read tables")
 
 
+_LARGEST = float(np.finfo(np.float32).max)
+
+
 def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
         return math.nan
-    return number if abs(number) <= np.finfo(np.float32).max else math.inf
+    return number if abs(number) <= _LARGEST else math.inf
 
 
 def _fraction(row: np.ndarray) -> float:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from kd import config
@@ -36,13 +37,13 @@ def test_lab_note_names_its_command(name):
     assert config.headline(name).endswith(".") and len(config.headline(name)) <= 80
 
 
-@every_experiment
-def test_importing_creates_no_arrays(name):
-    program = f"""
+def test_importing_creates_no_arrays():
+    program = """
 import jax
 jax.config.update("jax_platforms", "none")  # any computation now fails
 from kd import config
-config.load({name!r}, "paper"), config.load({name!r}, "mini")
+for name in config.names():
+    config.load(name, "paper"), config.load(name, "mini")
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
@@ -68,3 +69,23 @@ def test_sinkd_differs_from_kd_by_one_term(scale):
     kd, sinkd = (config.load(name, scale) for name in ("sst2_kd", "sst2_sinkd"))
     assert dataclasses.replace(sinkd, objective=kd.objective) == kd
     assert sinkd.objective.terms[:-1] == kd.objective.terms
+
+
+@both_scales
+@pytest.mark.parametrize("name", ["fashion_mnist_kd", "gtzan_kd", "cola_dkd"])
+def test_the_teacher_is_larger_and_sees_the_same(name, scale):
+    experiment = config.load(name, scale)
+    assert experiment.teacher is not None
+    assert experiment.teacher.recipe.data == experiment.data
+    shape = {"fashion_mnist_kd": (1, 28, 28, 1), "gtzan_kd": (1, 57)}.get(name)
+    batch = {"inputs": jax.ShapeDtypeStruct(shape, "float32")} if shape else {}
+    student, teacher = (
+        sum(
+            leaf.size
+            for leaf in jax.tree.leaves(
+                jax.eval_shape(network.build(10).init, jax.random.key(0), batch)
+            )
+        )
+        for network in (experiment.student, experiment.teacher.recipe.student)
+    )
+    assert student < teacher
