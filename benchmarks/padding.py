@@ -46,6 +46,7 @@ def main() -> int:
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """Checks that padding changes nothing, then races."""
     experiment = measure.mini_experiment(options.data_dir)
+    assert isinstance(experiment.student, Bert)
     student = dataclasses.replace(experiment.student, max_length=_WIDTH)
     experiment = dataclasses.replace(experiment, student=student)
     epoch = first_epoch(experiment)

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from kd.data import sources
-from kd.data.pipeline import PlannedBatch, collate, plan_epoch
-from kd.data.prepared import prepare
+from kd.data.glue import TextTask
+from kd.data.pipeline import Plan, collate, plan_epoch
 from kd.data.text import Encoded
 from kd.experiment import Experiment
 from kd.models.bert import Bert
@@ -30,56 +30,53 @@ class Epoch(NamedTuple):
 
     origin: str
     split: Encoded
-    plan: list[PlannedBatch]
+    plan: Plan
     """Without the last, short batch of each width."""
     teacher_logits: np.ndarray
     vocab_size: int
 
     def batches(self, *, padded_to: int | None = None) -> list[HostBatch]:
         """All of them, at their own widths or all padded to one."""
+        split = self.split
+        if padded_to:
+            split = dataclasses.replace(split, widths=(padded_to,))
         return [
-            collate(
-                self.split,
-                planned._replace(width=padded_to or planned.width),
-                len(planned.index),
-                self.teacher_logits,
-            )
-            for planned in self.plan
+            collate(split, index, len(index), self.teacher_logits)
+            for index in self.plan
         ]
+
+    def _width(self, index: np.ndarray) -> int:
+        return self.split.widths[self.split.groups[index[0]]]
 
     def of_width(self, width: int) -> "Epoch":
         """The part of the epoch that is of one width."""
-        return self._replace(plan=[p for p in self.plan if p.width == width])
+        return self._replace(plan=[i for i in self.plan if self._width(i) == width])
 
     @property
     def description(self) -> dict[str, Any]:
         """What a result says about its data."""
-        widths = [planned.width for planned in self.plan]
+        widths = [self._width(index) for index in self.plan]
         return {
             "data": self.origin,
-            "batch_size": len(self.plan[0].index),
+            "batch_size": len(self.plan[0]),
             "batches_of_width": {w: widths.count(w) for w in sorted(set(widths))},
         }
 
     def first_of_widths(self) -> "Epoch":
         """One batch of each width, which is one of each shape there is."""
-        first = {planned.width: planned for planned in reversed(self.plan)}
+        first = {self._width(index): index for index in reversed(self.plan)}
         return self._replace(plan=[first[width] for width in sorted(first)])
 
 
 def first_epoch(experiment: Experiment) -> Epoch:
     """The first epoch of an experiment, in its order."""
+    assert isinstance(experiment.data, TextTask)
     corpus = sources.load(experiment.data)
     with tempfile.TemporaryDirectory() as directory:
-        data = prepare(
-            corpus,
-            experiment.tokenizer,
-            pathlib.Path(directory),
-            max_length=experiment.widths[-1],
-        )
+        data = experiment.data.prepare(corpus, pathlib.Path(directory))
+    assert isinstance(data.train, Encoded)
     plan = plan_epoch(
-        data.train.lengths,
-        widths=experiment.widths,
+        data.train.groups,
         batch_size=experiment.batch_size,
         seed=experiment.seed,
         epoch=0,
@@ -88,14 +85,15 @@ def first_epoch(experiment: Experiment) -> Epoch:
     return Epoch(
         origin=corpus.origin,
         split=data.train,
-        plan=[p for p in plan if len(p.index) == experiment.batch_size],
+        plan=[index for index in plan if len(index) == experiment.batch_size],
         teacher_logits=np.random.default_rng(0).normal(0, 2, shape).astype(np.float32),
-        vocab_size=data.tokenizer.get_vocab_size(),
+        vocab_size=data.vocab_size,
     )
 
 
 def fresh_student(experiment: Experiment, epoch: Epoch) -> tuple[Bert, Params]:
     """The student's sizes and its initial parameters, on the host."""
+    assert isinstance(experiment.student, Bert)
     bert = dataclasses.replace(experiment.student, vocab_size=epoch.vocab_size)
     model = bert.build(experiment.data.num_classes)
     params = jax.jit(model.init)(jax.random.key(experiment.seed), {})

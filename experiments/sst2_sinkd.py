@@ -7,7 +7,7 @@ form whose size does not depend on the batch.
 
 One departure from the authors' code, at both scales: a batch holds examples of about
 equal length, which is faster, so the transport couples these rather than any 32
-examples. `ARGS="widths=128"` batches at random, padding all to 128 as they do.
+examples. `ARGS="data.widths=128"` batches at random, padding all to 128 as they do.
 
     make exp NAME=sst2_sinkd
     make exp NAME=sst2_sinkd ARGS="objective.sinkd.epsilon=0.05"

@@ -9,7 +9,9 @@ it; run on its own it leaves a run directory like any other.
     make exp NAME=sst2_teacher
 """
 
-from kd.data.glue import SST2
+import dataclasses
+
+from kd.data.glue import SST2, TextTask
 from kd.data.text import WordPiece
 from kd.experiment import Experiment, Scale
 from kd.models.bert import Bert
@@ -17,27 +19,29 @@ from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
 
 
-def experiment(scale: Scale) -> Experiment:
-    """Labels alone."""
+def experiment(scale: Scale, task: TextTask = SST2) -> Experiment:
+    """Labels alone; other tasks of sentences may take the same recipe."""
     if scale == "paper":
         return Experiment(
-            data=SST2,
-            tokenizer=WordPiece(vocabulary="bert-base-uncased"),
+            data=dataclasses.replace(
+                task,
+                tokenizer=WordPiece(vocabulary="bert-base-uncased"),
+                widths=(16, 32, 64, 128),
+            ),
             student=Bert.base(pretrained="bert-base-uncased"),
             objective=1.0 * CrossEntropy(),
             optimizer=AdamW(learning_rate=2e-5),
             batch_size=16,
             num_epochs=10,
-            widths=(16, 32, 64, 128),
         )
     return Experiment(
-        data=SST2,
-        tokenizer=WordPiece(size=8192),
+        data=dataclasses.replace(
+            task, tokenizer=WordPiece(size=8192), widths=(8, 16, 32, 64)
+        ),
         student=Bert.tiny(max_length=64),
         objective=1.0 * CrossEntropy(),
         optimizer=AdamW(learning_rate=1e-3, warmup=0.1, weight_decay=0.01),
         batch_size=32,
         num_steps=4000,
         evaluate_every=500,
-        widths=(8, 16, 32, 64),
     )

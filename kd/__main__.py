@@ -32,7 +32,10 @@ def _parser() -> argparse.ArgumentParser:
         "--source", choices=("auto", "local", "tfds", "bundled"),
         help="of the data; auto: the data directory if given, else TFDS, else bundled",
     )  # fmt: skip
-    parser.add_argument("--data-dir", help="folder with SST-2/train.tsv (.gz, .xz)")
+    parser.add_argument(
+        "--data-dir",
+        help="folder of data sets, for example with SST-2/train.tsv (.gz, .xz)",
+    )
     parser.add_argument(
         "--runs", type=pathlib.Path, default=pathlib.Path("runs"),
         help="folder of all runs (default: runs)",

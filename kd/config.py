@@ -69,7 +69,7 @@ def override(record: Any, *assignments: str) -> Any:
             raise UserError(f"{assignment!r}: expected field=value")
         if path.startswith(_SHARED):
             raise UserError(
-                f"{path}: the teacher has the student's data and tokenizer; set "
+                f"{path}: the teacher has the student's data; set "
                 f"{path.removeprefix('teacher.recipe.')} instead"
             )
         *groups, field = path.split(".")
@@ -82,8 +82,8 @@ def override(record: Any, *assignments: str) -> Any:
     return _replace(record, changes, ())
 
 
-# These follow the student's: see `Experiment.sharing_data`.
-_SHARED = ("teacher.recipe.data.", "teacher.recipe.tokenizer.")
+# It follows the student's: see `Experiment.sharing_data`.
+_SHARED = "teacher.recipe.data."
 
 
 def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any:

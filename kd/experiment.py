@@ -9,11 +9,11 @@ import pathlib
 from typing import Literal
 
 from kd.data.glue import TextTask
-from kd.data.text import WordPiece
-from kd.models.bert import Bert, ComputeDtype
+from kd.data.task import Task
 from kd.objective import Mix
 from kd.procedures.offline import TermGradients
 from kd.train.optimizer import AdamW
+from kd.types import Architecture, ComputeDtype
 
 Scale = Literal["paper", "mini"]
 """`paper`: the published models and recipe. `mini`: minutes on two CPU cores."""
@@ -24,9 +24,8 @@ class Experiment:
     """One training run, complete.
 
     Attributes:
-        data: the task and where its records come from.
-        tokenizer: shared by student and teacher. A teacher given as a directory
-            brings its own.
+        data: the task: what examples are, and where they come from. Shared by student
+            and teacher.
         student: the network that learns.
         teacher: the network it learns from; None to train on labels alone.
         objective: what is minimised.
@@ -34,8 +33,6 @@ class Experiment:
         batch_size: examples in a batch, over all devices.
         num_epochs: length of the run in passes over the data; or
         num_steps: in batches, the data being repeated. One of the two is 0.
-        widths: numbers of tokens that batches are padded to. Longer examples are cut
-            to the last.
         num_microbatches: parts that a batch is processed in, to save memory.
         term_gradients: "summed", "watched" to log the norm of every term's gradient
             and the cosine of every pair, "balanced" to rescale the terms as well so
@@ -47,16 +44,14 @@ class Experiment:
         seed: of initial parameters, dropout and the order of the data.
     """
 
-    data: TextTask
-    tokenizer: WordPiece = WordPiece()
-    student: Bert
+    data: Task
+    student: Architecture
     teacher: "Teacher | None" = None
     objective: Mix
     optimizer: AdamW
     batch_size: int = 32
     num_epochs: int = 0
     num_steps: int = 0
-    widths: tuple[int, ...] = (8, 16, 32, 64)
     num_microbatches: int = 1
     term_gradients: TermGradients = "summed"
     compute_dtype: ComputeDtype = "float32"
@@ -79,48 +74,34 @@ class Experiment:
                 "the length of the run is num_epochs or num_steps and the other is 0, "
                 f"got {self.num_epochs} and {self.num_steps}"
             )
-        self._check_widths()
+        self._check_networks()
         if self.teacher is None and self.objective.needs_teacher:
             raise ValueError("the objective needs a teacher and there is none")
-        own_vocabulary = self.tokenizer.vocabulary or (
-            self.teacher and self.teacher.directory
-        )
-        if self.student.pretrained and not own_vocabulary:
+
+    def _check_networks(self) -> None:
+        self.data.check(self.student, "student")
+        given = self.teacher.directory if self.teacher is not None else ""
+        if self.teacher is not None and not given:
+            self.data.check(self.teacher.recipe.student, "teacher.recipe.student")
+        if (
+            isinstance(self.data, TextTask)
+            and self.student.pretrained
+            and not (self.data.tokenizer.vocabulary or given)
+        ):
             raise ValueError(
                 "student.pretrained needs the vocabulary that it was trained with, in "
-                "tokenizer.vocabulary"
+                "data.tokenizer.vocabulary"
             )
-
-    def _check_widths(self) -> None:
-        if not self.widths:
-            raise ValueError("widths needs at least one number of tokens")
-        if list(self.widths) != sorted(set(self.widths)):
-            raise ValueError(f"widths must be increasing, got {self.widths}")
-        if self.widths[0] < 3:
-            raise ValueError(
-                f"widths must hold [CLS], a token and [SEP], got {self.widths[0]}"
-            )
-        limits = {"student.max_length": self.student.max_length}
-        if self.teacher is not None and not self.teacher.directory:
-            limit = self.teacher.recipe.student.max_length
-            limits["teacher.recipe.student.max_length"] = limit
-        for name, limit in limits.items():
-            if self.widths[-1] > limit:
-                raise ValueError(
-                    f"the last of widths, {self.widths[-1]}, exceeds {name}, {limit}"
-                )
 
     def sharing_data(self) -> "Experiment":
-        """The same, the teacher's recipe having our data and tokenizer.
+        """The same, the teacher's recipe having our data.
 
-        A student can only be compared with a teacher that sees the same tokens, so
+        A student can only be compared with a teacher that sees the same inputs, so
         the student's fields decide for both.
         """
         if self.teacher is None:
             return self
-        recipe = dataclasses.replace(
-            self.teacher.recipe, data=self.data, tokenizer=self.tokenizer
-        )
+        recipe = dataclasses.replace(self.teacher.recipe, data=self.data)
         teacher = dataclasses.replace(self.teacher, recipe=recipe)
         return dataclasses.replace(self, teacher=teacher)
 
@@ -131,8 +112,8 @@ class Teacher:
 
     Attributes:
         recipe: the experiment that trains it, once; later runs find it by a key of
-            everything that determines it. Its data and tokenizer are those of the
-            student. Its seed is its own: all seeds of a student share one teacher.
+            everything that determines it. Its data are those of the student. Its seed
+            is its own: all seeds of a student share one teacher.
         directory: a trained one instead, as `model.safetensors` and `config.json`.
         logits: "cached" to compute its logits on the training set once and read them
             from then on, "live" to run it beside the student in every step, as any

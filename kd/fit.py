@@ -14,21 +14,20 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from kd.data.pipeline import TrainingBatches
-from kd.data.prepared import Prepared
+from kd.data.task import Prepared
 from kd.errors import UserError
 from kd.evaluate import fidelity
 from kd.evaluate.predict import predictor
 from kd.evaluate.scores import scores
 from kd.experiment import Experiment
-from kd.models import hub
-from kd.models.bert import Bert
+from kd.models import saved
 from kd.procedures.offline import offline
 from kd.teacher import TeacherOnData
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import Pace, train
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
-from kd.types import Model, Params
+from kd.types import Architecture, Model, Params
 
 Say = Callable[[str], Any]
 
@@ -36,7 +35,7 @@ Say = Callable[[str], Any]
 class Fitted(NamedTuple):
     """A trained student."""
 
-    bert: Bert
+    student: Architecture
     params: Params
     dev_logits: Float[np.ndarray, "num_dev v"]
     num_steps: int
@@ -67,7 +66,6 @@ def fit(
     unit = mesh.size * experiment.num_microbatches
     batches = TrainingBatches(
         data.train,
-        widths=experiment.widths,
         batch_size=experiment.batch_size,
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
@@ -75,7 +73,7 @@ def fit(
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
     example = shard_batch(batches[0], mesh)
-    bert, model, student_params = _student(experiment, data, example, say)
+    student, model, student_params = _student(experiment, data, example, say)
     # Where its logits are cached, the teacher itself need not be on the devices.
     live = teacher if teacher is not None and teacher.train_logits is None else None
     procedure = offline(
@@ -91,7 +89,7 @@ def fit(
     # Not the key of the initial parameters: dropout has its own randomness.
     key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
     state = procedure.init(key, student_params, teacher_params, example)
-    predict = predictor(model, widths=experiment.widths, mesh=mesh)
+    predict = predictor(model, mesh=mesh)
 
     def evaluate(params: Params) -> dict[str, float]:
         logits = predict(params, data.dev)
@@ -136,7 +134,7 @@ def fit(
         checkpoints.close()
     params = state.params["student"]
     return Fitted(
-        bert=bert,
+        student=student,
         params=jax.device_get(params),
         dev_logits=predict(params, data.dev),
         num_steps=num_steps,
@@ -147,32 +145,40 @@ def fit(
 
 def _student(
     experiment: Experiment, data: Prepared, batch: Any, say: Say
-) -> tuple[Bert, Model, Params]:
-    bert = experiment.student
-    if not bert.pretrained:
-        bert = dataclasses.replace(bert, vocab_size=data.tokenizer.get_vocab_size())
-    model = bert.build(
+) -> tuple[Architecture, Model, Params]:
+    student: Any = experiment.student
+    start = student.pretrained
+    if data.vocab_size and not start:
+        student = dataclasses.replace(student, vocab_size=data.vocab_size)
+    model = student.build(
         experiment.data.num_classes, compute_dtype=experiment.compute_dtype
     )
     params = jax.jit(model.init)(jax.random.key(experiment.seed), batch)
-    if bert.pretrained:
-        _check_sizes(bert, hub.read_config(bert.pretrained).bert)
-        if data.tokenizer.get_vocab_size() > bert.vocab_size:
+    if start:
+        _check_same(student, saved.read_config(start).network)
+        if data.vocab_size and data.vocab_size > student.vocab_size:
             raise UserError(
-                f"the tokenizer has {data.tokenizer.get_vocab_size()} tokens, "
-                f"{bert.pretrained} knows {bert.vocab_size}; tokenizer.vocabulary must "
-                "be that of student.pretrained"
+                f"the tokenizer has {data.vocab_size} tokens, {start} knows "
+                f"{student.vocab_size}; data.tokenizer.vocabulary must be that of "
+                "student.pretrained"
             )
-        params, fresh, _ = hub.load_pretrained(bert.pretrained, params)
+        params, fresh, _ = saved.load(start, student, params)
         new = f"; new: {', '.join(fresh)}" if fresh else ""
-        say(f"weights to start from: {bert.pretrained}{new}")
-    return bert, model, params
+        say(f"weights to start from: {start}{new}")
+    return student, model, params
 
 
-def _check_sizes(wanted: Bert, found: Bert) -> None:
+def _check_same(wanted: Any, found: Any) -> None:
     """Checks what no shape of a weight would show."""
-    for name in ("num_heads", "layer_norm_epsilon", "vocab_size"):
-        if getattr(wanted, name) != getattr(found, name):
+    if type(wanted) is not type(found):
+        raise UserError(
+            f"{wanted.pretrained} is a {type(found).__name__}, the student a "
+            f"{type(wanted).__name__}"
+        )
+    for name in (
+        "num_heads", "layer_norm_epsilon", "vocab_size", "num_groups", "stem_stride"
+    ):  # fmt: skip
+        if getattr(wanted, name, None) != getattr(found, name, None):
             raise UserError(
                 f"{wanted.pretrained} has {name} {getattr(found, name)}; set "
                 f"student.{name} to it, it is {getattr(wanted, name)}"

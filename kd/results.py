@@ -7,12 +7,12 @@ import jax
 import numpy as np
 
 from kd.analysis.transport_plan import transport_plan
-from kd.data.prepared import Prepared
+from kd.data.task import Prepared
 from kd.evaluate import fidelity
 from kd.evaluate.scores import scores
 from kd.experiment import Experiment
 from kd.fit import Fitted
-from kd.models import hub
+from kd.models import saved
 from kd.teacher import TeacherOnData
 from kd.train import metrics_log
 
@@ -30,8 +30,11 @@ def write(
         The scores of student and teacher, for the summary.
     """
     labels = data.dev.labels
-    hub.save_pretrained(
-        directory / "model", fitted.bert, fitted.params, labels=experiment.data.labels
+    saved.save(
+        directory / "model",
+        fitted.student,
+        fitted.params,
+        labels=experiment.data.labels,
     )
     predictions = {"labels": labels, "student_logits": fitted.dev_logits}
     if teacher is not None:

@@ -12,11 +12,10 @@ from jax.sharding import Mesh
 
 from kd import config, environment, results, run_directory, teacher
 from kd.data import sources
-from kd.data.prepared import Prepared, prepare
-from kd.data.sources import Corpus
+from kd.data.task import Corpus, Prepared
 from kd.experiment import Experiment
 from kd.fit import fit
-from kd.models import hub
+from kd.models import hub, saved
 from kd.report.page import write_page
 from kd.teacher import TeacherOnData
 
@@ -77,13 +76,11 @@ def _run_in(
         started = time.perf_counter()
         if experiment.student.pretrained:
             # Now, not after hours of training a teacher.
-            hub.fetch(experiment.student.pretrained)
+            saved.fetch(experiment.student.pretrained)
         given = experiment.teacher.directory if experiment.teacher else ""
-        data = prepare(
+        data = experiment.data.prepare(
             corpus,
-            experiment.tokenizer,
             directory / "model",
-            max_length=experiment.widths[-1],
             adopt=teacher.model_directory(given) if given else None,
         )
         consulted = _consult_teacher(experiment, data, workspace)
@@ -166,9 +163,8 @@ def _consult_teacher(
         wanted = dataclasses.replace(wanted, logits="live")
     loaded = teacher.load(
         directory,
-        tokenizer=data.tokenizer,
-        labels=experiment.data.labels,
-        max_length=experiment.widths[-1],
+        task=experiment.data,
+        data=data,
         compute_dtype=experiment.compute_dtype,
     )
     return teacher.consult(
@@ -176,7 +172,6 @@ def _consult_teacher(
         source,
         data,
         on_train=objective.needs_teacher and wanted.logits == "cached",
-        widths=experiment.widths,
         mesh=workspace.mesh,
         cache=workspace.runs / "teachers" / "logits",
         say=workspace.say,

@@ -3,7 +3,7 @@
 config.json      the experiment, every field resolved, and what its data hash to
 metrics.jsonl    one row per logged step and per evaluation
 checkpoints/     the newest states, while the run is not finished
-model/           the network: safetensors, config, tokenizer
+model/           the network: safetensors, config, tokenizer or normalization
 predictions.npz  logits on dev
 plan.npz         a transport plan between student and teacher on dev
 summary.json     the results; there only when the run is finished

@@ -6,27 +6,23 @@ Training it is a run like any other, see `kd.run`.
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tokenizers
 from jax.sharding import Mesh
 from jaxtyping import Float
 
 from kd import config
 from kd.atomic import atomic_write
-from kd.data import text
-from kd.data.prepared import Prepared
-from kd.data.text import Encoded
+from kd.data.task import Prepared, Split, Task
 from kd.errors import UserError
 from kd.evaluate.predict import predictor
 from kd.experiment import Experiment
-from kd.models import hub
-from kd.models.bert import ComputeDtype
+from kd.models import hub, saved
 from kd.train.mesh import replicate
-from kd.types import Model, Params
+from kd.types import ComputeDtype, Model, Params
 
 
 class LoadedTeacher(NamedTuple):
@@ -44,11 +40,21 @@ def cache_key(recipe: Experiment, corpus_fingerprint: str) -> str:
     Everything that determines the weights goes in: task, records, tokenizer, model,
     recipe, seed. Where the records lie and how often progress is logged do not.
     """
-    tree = config.identity(config.to_json(recipe))
-    tree["student"]["pretrained"] = hub.fingerprint(recipe.student.pretrained)
-    tree["tokenizer"]["vocabulary"] = hub.fingerprint(recipe.tokenizer.vocabulary)
+    tree = _with_fingerprints(config.identity(config.to_json(recipe)))
     everything = json.dumps([tree, corpus_fingerprint], sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:12]
+
+
+def _with_fingerprints(tree: Any) -> Any:
+    """The tree with contents of networks and vocabularies in place of paths."""
+    if isinstance(tree, dict):
+        return {
+            name: hub.fingerprint(value)
+            if name in ("pretrained", "vocabulary")
+            else _with_fingerprints(value)
+            for name, value in tree.items()
+        }
+    return [_with_fingerprints(x) for x in tree] if isinstance(tree, list) else tree
 
 
 def model_directory(directory: str | pathlib.Path) -> pathlib.Path:
@@ -61,25 +67,25 @@ def model_directory(directory: str | pathlib.Path) -> pathlib.Path:
 def load(
     directory: pathlib.Path,
     *,
-    tokenizer: tokenizers.Tokenizer,
-    labels: Sequence[str],
-    max_length: int,
+    task: Task,
+    data: Prepared,
     compute_dtype: ComputeDtype,
 ) -> LoadedTeacher:
     """Loads a trained teacher and checks that it fits the student's task.
 
     Args:
-        directory: with `model.safetensors`, `config.json` and the tokenizer.
-        tokenizer: of the student.
-        labels: names of the task's classes.
-        max_length: tokens of the longest example.
+        directory: with `model.safetensors`, `config.json`, and what turns records
+            into inputs: the tokenizer of text, the normalization of arrays.
+        task: of the student.
+        data: of the student.
         compute_dtype: of its activations.
 
     Raises:
         UserError: there is no fine-tuned network, its classes are not those of the
-            task, its tokenizer is another, or it is too short for the examples.
+            task, its inputs are others, or it cannot read the examples.
     """
-    bert, found = hub.read_config(directory)
+    labels = task.labels
+    network, found = saved.read_config(directory)
     if len(found) != len(labels):
         raise UserError(
             f"{directory}: the teacher has {len(found)} classes, the task has "
@@ -90,30 +96,33 @@ def load(
             f"{directory}: the teacher's classes are {', '.join(found)} in this order, "
             f"the task's {', '.join(labels)}"
         )
-    if bert.max_length < max_length:
+    if task.preprocessing(directory) != data.preprocessing:
         raise UserError(
-            f"{directory}: the teacher takes {bert.max_length} tokens, the last of "
-            f"widths is {max_length}"
+            f"{directory}: the teacher's tokenizer or normalization is not the "
+            "student's; both must see the same inputs"
         )
-    own = text.load(directory, lowercase=True)
-    if text.fingerprint(own) != text.fingerprint(tokenizer):
-        raise UserError(
-            f"{directory}: the teacher's tokenizer is not the student's; both must "
-            "split text in the same way"
-        )
-    model = bert.build(len(labels), compute_dtype=compute_dtype)
-    params, fresh, _ = hub.load_pretrained(
-        directory, jax.eval_shape(model.init, jax.random.key(0), {})
-    )
+    model = network.build(len(labels), compute_dtype=compute_dtype)
+    batch = _longest(data.train)
+    try:
+        template = jax.eval_shape(model.init, jax.random.key(0), batch)
+        jax.eval_shape(model.apply, template, batch, None)
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from error
+    params, fresh, _ = saved.load(directory, network, template)
     if fresh:
         raise UserError(
             f"{directory} has no {' and no '.join(fresh)}: it is not fine-tuned, so it "
             "can be no teacher"
         )
-    digest = hashlib.sha256(f"{bert} {compute_dtype}".encode())
+    digest = hashlib.sha256(f"{network} {compute_dtype}".encode())
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).data)
     return LoadedTeacher(model, params, digest.hexdigest())
+
+
+def _longest(split: Split) -> dict[str, np.ndarray]:
+    """Inputs of an example of the last group."""
+    return split.inputs(np.array([split.groups.argmax()]))
 
 
 class TeacherOnData(NamedTuple):
@@ -134,7 +143,6 @@ def consult(
     data: Prepared,
     *,
     on_train: bool,
-    widths: Sequence[int],
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
@@ -147,16 +155,15 @@ def consult(
         data: what about.
         on_train: whether to compute the logits on the training split, or read them
             from `cache`.
-        widths: that examples are padded to.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
     """
-    predict = predictor(teacher.model, widths=widths, mesh=mesh)
+    predict = predictor(teacher.model, mesh=mesh)
     params = replicate(teacher.params, mesh)
     train_logits = None
     if on_train:
-        path = cache / f"{_logits_key(teacher, data.train)}.npy"
+        path = cache / f"{_logits_key(teacher, data)}.npy"
         train_logits = _read_logits(path, len(data.train), say)
         if train_logits is None:
             _write_logits(path, predict(params, data.train))
@@ -167,12 +174,11 @@ def consult(
     )
 
 
-def _logits_key(teacher: LoadedTeacher, split: Encoded) -> str:
-    # The weights and the token ids themselves, so that logits of another teacher or
-    # of other data are never taken for these.
+def _logits_key(teacher: LoadedTeacher, data: Prepared) -> str:
+    # The weights and the inputs themselves, so that logits of another teacher or of
+    # other data are never taken for these.
     digest = hashlib.sha256(teacher.fingerprint.encode())
-    for array in (split.tokens, split.segments, split.offsets):
-        digest.update(np.ascontiguousarray(array).data)
+    digest.update(data.train.content())
     return digest.hexdigest()[:16]
 
 

@@ -4,7 +4,7 @@ Axes: b examples, n tokens, v classes or vocabulary, d width, h heads.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -24,6 +24,10 @@ Weight = float | optax.Schedule
 """A number, or one as a function of the optimizer step."""
 
 
+ComputeDtype = Literal["float32", "bfloat16"]
+"""Of activations; parameters, softmax, norm statistics and logits stay float32."""
+
+
 class Outputs(NamedTuple):
     """What one forward pass exposes.
 
@@ -31,9 +35,10 @@ class Outputs(NamedTuple):
     """
 
     logits: Float[Array, "b *n v"]
-    hidden: tuple[Float[Array, "b *n d"], ...] = ()
-    """The embedding output, then the output of every layer: [b, n, d] of tokens,
-    [b, h, w, c] of images, [b, d] of vectors."""
+    hidden: tuple[Float[Array, "b ..."], ...] = ()
+    """Inner representations, from the input to the logits. Of text [b, n, d]: the
+    embedding output, then the output of every layer. Of a ResNet [b, h, w, d]: the stem
+    and every stage, then what they are pooled to, [b, d]. Of an MLP [b, d]."""
     attention: tuple[Float[Array, "b h n n"], ...] = ()
     """Attention probabilities of every layer, before dropout."""
 
@@ -44,6 +49,20 @@ class Model(NamedTuple):
     init: Callable[[PRNGKeyArray, Batch], Params]
     apply: Callable[[Params, Batch, PRNGKeyArray | None], Outputs]
     """The key drives dropout; None means evaluation."""
+
+
+@runtime_checkable
+class Architecture(Protocol):
+    """The sizes of a network, a frozen dataclass; `kd.models.saved` stores it."""
+
+    @property
+    def pretrained(self) -> str:
+        """Directory or hub name of weights to start from; empty for fresh ones."""
+        ...
+
+    def build(self, num_classes: int, *, compute_dtype: ComputeDtype = ...) -> Model:
+        """The network with a fresh head of `num_classes` logits."""
+        ...
 
 
 class TrainState(flax.struct.PyTreeNode):

@@ -69,14 +69,14 @@ def tiny_experiment() -> Experiment:
     """SinKD on the bundled corpus with networks that train in a second."""
     bert = Bert(num_layers=1, width=16, num_heads=2, mlp_width=32, max_length=32)
     recipe = Experiment(
-        data=dataclasses.replace(SST2, source="bundled"),
-        tokenizer=WordPiece(size=300),
+        data=dataclasses.replace(
+            SST2, source="bundled", tokenizer=WordPiece(size=300), widths=(16, 32)
+        ),
         student=bert,
         objective=1.0 * CrossEntropy(),
         optimizer=AdamW(learning_rate=3e-3, warmup=0.1),
         batch_size=16,
         num_steps=24,
-        widths=(16, 32),
         save_every=8,
         log_every=1,
     )

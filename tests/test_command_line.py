@@ -50,7 +50,11 @@ def test_unknown_name_lists_the_experiments(capsys):
         (["--data-dir", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--source", "local"], "needs DATA_DIR"),
         (
-            [*BUNDLED, "student.pretrained=/no/such/model", "tokenizer.vocabulary=/no"],
+            [
+                *BUNDLED,
+                "student.pretrained=/no/such/model",
+                "data.tokenizer.vocabulary=/no",
+            ],
             "/no/such/model",
         ),
         ([*BUNDLED, "--data-dir", "data"], "DATA_DIR is not read with SOURCE=bundled"),
@@ -83,6 +87,25 @@ def test_malformed_data(capsys, tmp_path, content, message):
     )
     assert message in line
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["fashion_mnist_ce", *BUNDLED],
+            "no bundled corpus stands in for fashion-mnist; DATA_DIR=DIR reads"
+            " DIR/fashion-mnist/train-images-idx3-ubyte",
+        ),
+        (["gtzan_kd"], "gtzan-features is not in TFDS; DATA_DIR=DIR reads DIR/gtz"),
+        (["fashion_mnist_ce", "data.widths=8"], "no field 'widths' in data"),
+        (["fashion_mnist_ce", "student.widths=7"], "width 7 is not divisible by num_g"),
+    ],
+)
+def test_images_and_tables(capsys, tmp_path, arguments, message):
+    line = complaint(capsys, *arguments, "--scale", "mini", "--runs", tmp_path / "r")
+    assert message in line
+    assert not (tmp_path / "r" / arguments[0]).exists()
 
 
 def test_folder_without_the_task(capsys, tmp_path):

@@ -20,14 +20,17 @@ def sinkd():
     [
         ("batch_size=64", lambda e: e.batch_size == 64),
         ("optimizer.learning_rate=1e-4", lambda e: e.optimizer.learning_rate == 1e-4),
-        ("widths=16,48", lambda e: e.widths == (16, 48)),
+        ("data.widths=16,48", lambda e: e.data.widths == (16, 48)),
         ("compute_dtype=bfloat16", lambda e: e.compute_dtype == "bfloat16"),
-        ("tokenizer.lowercase=false", lambda e: e.tokenizer.lowercase is False),
+        ("data.tokenizer.lowercase=false", lambda e: not e.data.tokenizer.lowercase),
         ("objective.sinkd.weight=0.5", lambda e: e.objective.terms[2].weight == 0.5),
         ("objective.sinkd.epsilon=1", lambda e: e.objective.terms[2].loss.epsilon == 1),
         ("teacher=live", lambda e: e.teacher.logits == "live"),
         ("teacher.recipe.seed=3", lambda e: e.teacher.recipe.seed == 3),
-        ("tokenizer.vocabulary=a=b", lambda e: e.tokenizer.vocabulary == "a=b"),
+        (
+            "data.tokenizer.vocabulary=a=b",
+            lambda e: e.data.tokenizer.vocabulary == "a=b",
+        ),
     ],
 )
 def test_overrides(assignment, read):
@@ -68,7 +71,7 @@ def test_losses_of_hidden_states_are_changed_like_others(sinkd):
         ("objective.kl.tau=1", r"no field 'tau' in objective.kl.*weight, temperature"),
         ("batch_size=many", "expected a whole number, got 'many'"),
         ("num_epochs=1", "num_epochs or num_steps and the other is 0, got 1 and 4000"),
-        ("teacher.recipe.tokenizer.size=9", "set tokenizer.size instead"),
+        ("teacher.recipe.data.tokenizer.size=9", "set data.tokenizer.size instead"),
         ("student.pretrained=bert", "needs the vocabulary"),
         ("objective.kl.weight=nan", "expected a finite number, got 'nan'"),
         ("batch_size=1.5", "expected a whole number, got '1.5'"),
@@ -76,12 +79,12 @@ def test_losses_of_hidden_states_are_changed_like_others(sinkd):
         ("optimizer.learning_rate=fast", "expected a finite number, got 'fast'"),
         ("optimizer.learning_rate=-1", "learning_rate must be positive"),
         ("optimizer.learning_rate=inf", "expected a finite number"),
-        ("tokenizer.lowercase=yes", "expected true or false, got 'yes'"),
+        ("data.tokenizer.lowercase=yes", "expected true or false, got 'yes'"),
         ("compute_dtype=int8", "expected float32 or bfloat16, got 'int8'"),
         ("optimizer=fast", "it is a group; set one of learning_rate"),
         ("batch_size.x=3", "batch_size has no fields"),
-        ("widths=32,16", "widths must be increasing"),
-        ("widths=16,128", "exceeds student.max_length, 64"),
+        ("data.widths=32,16", "widths must be increasing"),
+        ("data.widths=16,128", "exceeds student.max_length, 64"),
         ("objective.sinkd.epsilon=0", "epsilon must be positive"),
         ("objective.sinkd.convention=mine", "expected invariant or faithful"),
         ("student.num_heads=3", r"=3: .*num_heads"),
@@ -101,10 +104,10 @@ def test_overrides_are_checked_together():
     experiment = config.load("sst2_sinkd", "mini")
     changed = config.override(experiment, "num_epochs=2", "num_steps=0")
     assert (changed.num_epochs, changed.num_steps) == (2, 0)
-    longer = ["widths=16,128", "student.max_length=128"]
+    longer = ["data.widths=16,128", "student.max_length=128"]
     longer += ["teacher.recipe.student.max_length=128"]
     for order in (longer, longer[::-1]):
-        assert config.override(experiment, *order).widths == (16, 128)
+        assert config.override(experiment, *order).data.widths == (16, 128)
 
 
 def test_a_baseline_may_go_without_its_teacher():
@@ -113,9 +116,9 @@ def test_a_baseline_may_go_without_its_teacher():
 
 
 def test_student_and_teacher_share_data_and_tokenizer(sinkd):
-    changed = config.override(sinkd, "tokenizer.size=100", "data.source=bundled")
-    recipe = changed.sharing_data().teacher.recipe
-    assert (recipe.tokenizer.size, recipe.data.source) == (100, "bundled")
+    changed = config.override(sinkd, "data.tokenizer.size=100", "data.source=bundled")
+    data = changed.sharing_data().teacher.recipe.data
+    assert (data.tokenizer.size, data.source) == (100, "bundled")
 
 
 def test_unknown_experiment_lists_those_there_are():

@@ -99,10 +99,10 @@ def test_a_run_leaves_everything_that_is_looked_at(tiny, after):
     ).params
     corpus = sources.load(tiny.data)
     tokenizer = text.load(directory / "model", lowercase=True)
-    predict = predictor(model, widths=tiny.widths, mesh=workspace.mesh)
+    predict = predictor(model, mesh=workspace.mesh)
     found = predict(
         replicate(params, workspace.mesh),
-        text.encode(tokenizer, corpus.dev, max_length=32),
+        text.encode(tokenizer, corpus.dev, widths=(16, 32)),
     )
     reported = np.load(directory / "predictions.npz")
     np.testing.assert_allclose(found, reported["student_logits"], rtol=1e-5, atol=1e-6)
@@ -140,7 +140,7 @@ def test_teacher_and_its_logits_are_made_once(tiny, after):
         "teacher.recipe.optimizer.learning_rate=0.002",
         "teacher.recipe.student.width=8",
         "teacher.recipe.num_steps=25",
-        "tokenizer.size=299",
+        "data.tokenizer.size=299",
     ],
 )
 def test_another_recipe_is_another_teacher(tiny, assignment):
@@ -328,7 +328,7 @@ def test_pretrained_weights_and_their_vocabulary(tiny, after, tmp_path):
     (published / "tokenizer.json").unlink()  # vocab.txt is what old checkpoints have
     pretrained = config.override(
         tiny,
-        f"tokenizer.vocabulary={published}",
+        f"data.tokenizer.vocabulary={published}",
         f"student.pretrained={published}",
         f"student.vocab_size={hub.read_config(published).bert.vocab_size}",
         "student.width=16",

@@ -7,20 +7,49 @@ split. The encoded split is two flat arrays, whatever its size.
 
 import dataclasses
 import hashlib
+import json
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int32
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import WordPieceTrainer
 
 from kd.atomic import atomic_write
-from kd.data.sources import Records
 from kd.errors import UserError
 from kd.models import hub
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sentences:
+    """The examples of one split of a text task, in order."""
+
+    texts: list[str]
+    """Sentences, without white space around them; the first ones of pairs."""
+    labels: Int32[np.ndarray, "n"]
+    """Classes in [0, num_classes)."""
+    pairs: list[str] | None = None
+    """The second sentences of pairs."""
+
+    @classmethod
+    def of(cls, examples: Iterable[tuple[Sequence[str], int]]) -> "Sentences":
+        """Records of ([text] or [text, pair], label)."""
+        texts, pairs, labels = [], [], []
+        for sentences, label in examples:
+            texts.append(sentences[0])
+            pairs.extend(sentences[1:])
+            labels.append(label)
+        return cls(texts, np.array(labels, np.int32), pairs or None)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def content(self) -> bytes:
+        return json.dumps([self.texts, self.pairs, self.labels.tolist()]).encode()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +67,7 @@ class WordPiece:
     size: int = 8192
     lowercase: bool = True
 
-    def build(self, training: Records) -> tokenizers.Tokenizer:
+    def build(self, training: Sentences) -> tokenizers.Tokenizer:
         """Loads or trains the tokenizer; the same input gives the same one."""
         if self.vocabulary:
             return load(self.vocabulary, lowercase=self.lowercase)
@@ -144,13 +173,15 @@ class Encoded:
         offsets: example i is tokens[offsets[i]:offsets[i + 1]], [num_examples + 1].
         labels: class of every example, [num_examples].
         paired: whether there are second sentences at all.
+        widths: increasing; an example is padded to the first width that holds it.
     """
 
     tokens: Int[np.ndarray, "total"]
     segments: Int[np.ndarray, "total"]
     offsets: Int[np.ndarray, "num_offsets"]
-    labels: Int[np.ndarray, "num_examples"]
+    labels: Int32[np.ndarray, "num_examples"]
     paired: bool
+    widths: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -158,6 +189,28 @@ class Encoded:
     @property
     def lengths(self) -> Int[np.ndarray, "num_examples"]:
         return np.diff(self.offsets)
+
+    @property
+    def groups(self) -> Int[np.ndarray, "num_examples"]:
+        """Examples padded to the same width: their place in `widths`."""
+        groups = np.searchsorted(np.asarray(self.widths), self.lengths)
+        if np.any(groups == len(self.widths)):
+            raise ValueError(
+                f"an example is longer than the largest width, {self.widths[-1]}"
+            )
+        return groups
+
+    def inputs(self, index: Int[np.ndarray, "b"]) -> dict[str, np.ndarray]:
+        """Tokens and token_mask [b, n], and segments [b, n] of pairs."""
+        place = np.searchsorted(np.asarray(self.widths), self.lengths[index].max())
+        tokens, segments, token_mask = self.padded(index, self.widths[int(place)])
+        inputs = {"tokens": tokens, "token_mask": token_mask}
+        return inputs | {"segments": segments} if self.paired else inputs
+
+    def content(self) -> bytes:
+        return b"".join(
+            array.tobytes() for array in (self.tokens, self.segments, self.offsets)
+        )
 
     def padded(
         self, index: Int[np.ndarray, "b"], width: int
@@ -172,14 +225,14 @@ class Encoded:
 
 
 def encode(
-    tokenizer: tokenizers.Tokenizer, records: Records, *, max_length: int
+    tokenizer: tokenizers.Tokenizer, records: Sentences, *, widths: Sequence[int]
 ) -> Encoded:
-    """Tokenizes a split, each example cut to `max_length` tokens.
+    """Tokenizes a split, each example cut to the last of `widths`, in tokens.
 
     Padding is id 0, which BERT's vocabularies reserve for it.
     """
     cut = tokenizers.Tokenizer.from_str(tokenizer.to_str())
-    cut.enable_truncation(max_length)
+    cut.enable_truncation(widths[-1])
     inputs = (
         records.texts
         if records.pairs is None
@@ -193,6 +246,7 @@ def encode(
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         labels=np.asarray(records.labels, np.int32),
         paired=records.pairs is not None,
+        widths=tuple(widths),
     )
 
 

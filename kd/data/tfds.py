@@ -1,20 +1,25 @@
-"""Reads a text task through TFDS, without TensorFlow.
+"""Reads a task through TFDS, without TensorFlow.
 
 What is prepared on this machine already needs no network; anything else is downloaded
 once. Failure is a `UserError` of one line, within seconds where there is no network.
 """
 
 import contextlib
+import importlib
 import io
 import logging
 import queue
+import sys
 import threading
 import types
 import urllib.parse
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
+from unittest import mock
 
-from kd.data.glue import TextTask
+import numpy as np
+
+from kd.data.task import Task
 from kd.errors import UserError
 
 PATIENCE = 4.0
@@ -22,16 +27,16 @@ PATIENCE = 4.0
 
 
 class Splits(NamedTuple):
-    """What TFDS holds of a task: examples are ([text] or [text, pair], label)."""
+    """What TFDS holds of a task: its rows, features by name."""
 
-    train: list[tuple[list[str], int]]
-    dev: list[tuple[list[str], int]]
+    train: Sequence[Mapping[str, Any]]
+    dev: Sequence[Mapping[str, Any]]
     version: str
     directory: str
 
 
-def read(task: TextTask) -> Splits:
-    """Train and dev examples, after download and preparation if need be.
+def read(task: Task) -> Splits:
+    """Train and dev rows, after download and preparation if need be.
 
     Raises:
         UserError: TFDS is not installed, cannot be reached in `PATIENCE` seconds, or
@@ -39,7 +44,9 @@ def read(task: TextTask) -> Splits:
     """
     try:  # Half a second, and only this source needs it.
         import tensorflow_datasets
-        import tensorflow_datasets.text  # Registers GLUE.
+
+        # Registers the data set.
+        importlib.import_module(f"tensorflow_datasets.{task.tfds_module}")
     except ImportError as error:
         raise UserError(
             f"TFDS {task.tfds}: cannot import tensorflow_datasets ({error})"
@@ -68,21 +75,14 @@ def read(task: TextTask) -> Splits:
         ) from error
 
     return Splits(
-        train=[_example(row, task) for row in train],
-        dev=[_example(row, task) for row in dev],
+        train=train,
+        dev=dev,
         version=str(builder.version),
         directory=str(builder.data_dir),
     )
 
 
-def _example(row: Mapping[str, Any], task: TextTask) -> tuple[list[str], int]:
-    texts = (row[feature] for feature in task.tfds_features)
-    return [
-        (text.decode() if isinstance(text, bytes) else text).strip() for text in texts
-    ], int(row["label"])
-
-
-def _check_reachable(task: TextTask) -> None:
+def _check_reachable(task: Task) -> None:
     """Raises `UserError` unless the host of `task.url` answers within `PATIENCE`.
 
     Asks in a thread of its own, because no timeout bounds the look-up of a name.
@@ -112,26 +112,41 @@ def _check_reachable(task: TextTask) -> None:
 
 
 def _download_and_prepare(builder: Any) -> None:
-    """Downloads and prepares, unpacking archives in plain Python.
+    """Downloads and prepares in plain Python.
 
-    TFDS 4.9.10 writes unpacked files through TensorFlow (tensorflow/datasets#11058);
-    all else that a text task needs does without.
+    TFDS 4.9.10 writes unpacked files (tensorflow/datasets#11058), reads some of them
+    and encodes images through TensorFlow; all else does without.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import extractor
+    from tensorflow_datasets.core.features import image_feature
 
     files: Any = types.SimpleNamespace(
         compat=types.SimpleNamespace(as_text=str),
         io=types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open)),
     )
-    tensorflow, extractor.tf = extractor.tf, files
-    try:
+    own_module = sys.modules[type(builder).__module__]
+    with contextlib.ExitStack() as stack:
+        for module in (extractor, own_module):
+            if hasattr(module, "tf"):
+                stack.enter_context(mock.patch.object(module, "tf", files))
+        encoder = image_feature._ImageEncoder
+        stack.enter_context(mock.patch.object(encoder, "_encode_image", _to_png))
         builder.download_and_prepare(
             file_format="array_record",
             download_config=tfds.download.DownloadConfig(try_download_gcs=False),
         )
-    finally:
-        extractor.tf = tensorflow
+
+
+def _to_png(encoder: Any, image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    del encoder
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image).save(
+        buffer, format="PNG"
+    )
+    return buffer.getvalue()
 
 
 @contextlib.contextmanager

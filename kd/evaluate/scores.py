@@ -9,9 +9,10 @@ from kd.evaluate import accuracy, calibration
 def scores(
     logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
 ) -> dict[str, float]:
-    """Accuracy, negative log-likelihood in nats, calibration error, Brier score."""
+    """Accuracy, Matthews correlation, negative log-likelihood in nats, ECE, Brier."""
     return {
         "accuracy": accuracy.accuracy(logits, labels),
+        "mcc": accuracy.matthews_correlation(logits, labels),
         "nll": calibration.negative_log_likelihood(logits, labels),
         "ece": calibration.reliability(logits, labels).expected_calibration_error,
         "brier": calibration.brier_score(logits, labels),

@@ -6,7 +6,7 @@ weights come and go through `kd.models.hub`.
 
 import dataclasses
 import functools
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -15,10 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from kd.errors import UserError
-from kd.types import Batch, Model, Outputs, Params
-
-ComputeDtype = Literal["float32", "bfloat16"]
-"""Of activations; parameters, softmax, norm statistics and logits stay float32."""
+from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +129,8 @@ class Bert:
             return network.init(key, tokens, tokens == 0, None, train=False)["params"]
 
         def apply(params: Params, batch: Batch, key: PRNGKeyArray | None) -> Outputs:
+            if "tokens" not in batch:
+                raise UserError("a Bert reads text, and a batch has no tokens")
             num_tokens = batch["tokens"].shape[1]
             if num_tokens > self.max_length:
                 raise UserError(

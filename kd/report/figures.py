@@ -116,7 +116,9 @@ def _transport(run: Run) -> Iterator[Markup]:
         for name in ("plan", "student_probs", "teacher_probs")
     )
     yield figure(
-        heat_maps.transport_plan(plan, student=student, teacher=teacher),
+        heat_maps.transport_plan(
+            plan, student=student, teacher=teacher, classes=run.classes
+        ),
         f"Where the plan sends the mass of {len(plan)} dev examples, each side sorted "
         "by its own prediction. A thin bright diagonal matches outputs rank by rank; a "
         "broad band is what the entropic regularisation blurs; mass in an off-diagonal "
@@ -127,7 +129,9 @@ def _transport(run: Run) -> Iterator[Markup]:
     if "cost" in run.plan:
         cost = run.plan["cost"].astype(np.float64)
         yield figure(
-            heat_maps.transport_cost(cost, student=student, teacher=teacher),
+            heat_maps.transport_cost(
+                cost, student=student, teacher=teacher, classes=run.classes
+            ),
             "The cost of sending one unit of mass, in the same order: a good plan is "
             "bright where this is dark. This plan pays "
             f"{decimal(float((plan * cost).sum()))} in all.",

@@ -34,6 +34,12 @@ class Run:
     predictions: Mapping[str, np.ndarray]
     plan: Mapping[str, np.ndarray]
 
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, as the task gives them; [] where it is not known."""
+        task = (self.config.get("experiment") or {}).get("data") or {}
+        return [str(label) for label in task.get("labels", [])]
+
     def series(
         self, split: str, name: str
     ) -> tuple[Int[np.ndarray, "n"], Float[np.ndarray, "n"]]:

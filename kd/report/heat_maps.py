@@ -4,7 +4,8 @@ Rows are student examples, columns teacher examples, each side in the order
 `by_prediction`. Dotted lines show where the predicted class changes.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,8 +16,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Inches: the square map, its corner, the bars of the marginals and the whole figure.
-SIDE, LEFT, BOTTOM, BAR, HEIGHT = 3.2, 0.56, 0.5, 0.3, 4.4
+BAR, HEIGHT = 0.3, 4.4
+"""Inches: of the bars of the marginals, of the whole figure."""
+
+MANY = 20
+"""More classes than this are a vocabulary, whose changes are not marked."""
+
+
+class _Place(NamedTuple):
+    """Where the square map is, in inches."""
+
+    left: float
+    bottom: float
+    side: float
+
+
+_UNNAMED = _Place(left=0.56, bottom=0.5, side=3.2)
+_NAMED = _Place(left=1.12, bottom=1.06, side=2.64)  # room for names on two sides
 
 
 def transport_plan(
@@ -24,6 +40,7 @@ def transport_plan(
     *,
     student: Float[np.ndarray, "n v"],
     teacher: Float[np.ndarray, "m v"],
+    classes: Sequence[str] = (),
 ) -> str:
     """The plan, and beside it its row and column sums.
 
@@ -33,11 +50,14 @@ def transport_plan(
         plan: mass sent from each student example to each teacher example.
         student: probabilities of the rows.
         teacher: probabilities of the columns.
+        classes: their names; shown where there are neither two nor many.
     """
     with style():
-        figure, axes = _heat_map(plan, student, teacher, "viridis", unit="mass")
-        _column_sums(figure, axes, plan[:, by_prediction(teacher)].sum(axis=0))
-        _row_sums(figure, axes, plan[by_prediction(student)].sum(axis=1))
+        figure, axes, place = _heat_map(
+            plan, student, teacher, classes, "viridis", unit="mass"
+        )
+        _column_sums(figure, axes, place, plan[:, by_prediction(teacher)].sum(axis=0))
+        _row_sums(figure, axes, place, plan[by_prediction(student)].sum(axis=1))
         return to_svg(figure, name="plan", label="Heat map of the transport plan")
 
 
@@ -46,19 +66,21 @@ def transport_cost(
     *,
     student: Float[np.ndarray, "n v"],
     teacher: Float[np.ndarray, "m v"],
+    classes: Sequence[str] = (),
 ) -> str:
     """The cost of a unit of mass, in the order of the plan."""
     with style():
-        figure, _ = _heat_map(cost, student, teacher, "cividis", unit="cost")
+        figure, *_ = _heat_map(cost, student, teacher, classes, "cividis", unit="cost")
         return to_svg(figure, name="cost", label="Heat map of the transport cost")
 
 
 def by_prediction(probs: Float[np.ndarray, "n v"]) -> Int[np.ndarray, "n"]:
-    """Order by predicted class, within a class by falling probability of class 0.
+    """Order by predicted class, within a class the surest predictions first.
 
-    With two classes that is the order of rising probability of class 1.
+    Of two classes the order is that of rising probability of class 1 throughout.
     """
-    return np.lexsort((-probs[:, 0], probs.argmax(axis=1)))
+    first = probs[:, 0] if probs.shape[1] == 2 else probs.max(axis=1)
+    return np.lexsort((-first, probs.argmax(axis=1)))
 
 
 def row_marginal_error(plan: Float[np.ndarray, "n m"]) -> float:
@@ -77,15 +99,18 @@ def _heat_map(
     values: Float[np.ndarray, "n m"],
     student: Float[np.ndarray, "n v"],
     teacher: Float[np.ndarray, "m v"],
+    classes: Sequence[str],
     color_map: str,
     *,
     unit: str,
-) -> tuple["Figure", "Axes"]:
+) -> tuple["Figure", "Axes", _Place]:
     from matplotlib.figure import Figure
 
     rows, columns = by_prediction(student), by_prediction(teacher)
     figure = Figure(figsize=(WIDE, HEIGHT))
-    axes = _place(figure, LEFT, BOTTOM, SIDE, SIDE)
+    named = len(classes) == student.shape[1] and 2 < len(classes) <= MANY
+    place = _NAMED if named else _UNNAMED
+    axes = _axes_at(figure, place.left, place.bottom, place.side, place.side)
     image = axes.imshow(
         values[rows][:, columns],
         cmap=color_map,
@@ -95,7 +120,8 @@ def _heat_map(
     )
     axes.grid(visible=False)
     binary = student.shape[1] == 2
-    order = "by rising p(class 1)" if binary else "by predicted class"
+    one = classes[1] if len(classes) == 2 else "class 1"
+    order = f"by rising p({one})" if binary else "by predicted class"
     axes.set_ylabel(f"student examples, {order}")
     axes.set_xlabel(f"teacher examples, {order}")
     for boundary in _class_changes(student[rows]):
@@ -103,7 +129,15 @@ def _heat_map(
     for boundary in _class_changes(teacher[columns]):
         axes.axvline(boundary, color="white", linewidth=0.9, linestyle=(0, (1, 2)))
 
-    scale = _place(figure, LEFT + SIDE + BAR + 0.2, BOTTOM, 0.12, SIDE)
+    if named:
+        at, names = _class_middles(student[rows], classes)
+        axes.set_yticks(at, names, fontsize=7)
+        at, names = _class_middles(teacher[columns], classes)
+        axes.set_xticks(at, names, fontsize=7, rotation=90)
+        axes.tick_params(length=0)
+
+    right = place.left + place.side + BAR + 0.2
+    scale = _axes_at(figure, right, place.bottom, 0.12, place.side)
     bar = figure.colorbar(image, cax=scale)
     for rectangles in scale.collections:
         rectangles.set_rasterized(True)  # one picture instead of 256
@@ -111,11 +145,14 @@ def _heat_map(
     scale.grid(visible=False)
     scale.yaxis.set_major_formatter("{x:.3g}")
     scale.set_title(unit, loc="left", pad=5)
-    return figure, axes
+    return figure, axes, place
 
 
-def _column_sums(figure: "Figure", axes: "Axes", sums: Float[np.ndarray, "m"]) -> None:
-    above = _place(figure, LEFT, BOTTOM + SIDE + 0.07, SIDE, BAR, sharex=axes)
+def _column_sums(
+    figure: "Figure", axes: "Axes", place: _Place, sums: Float[np.ndarray, "m"]
+) -> None:
+    top = place.bottom + place.side + 0.07
+    above = _axes_at(figure, place.left, top, place.side, BAR, sharex=axes)
     edges = np.arange(len(sums) + 1) - 0.5
     above.stairs(sums, edges, fill=True, color=COLORS["teacher"], alpha=0.75)
     above.axhline(
@@ -126,8 +163,11 @@ def _column_sums(figure: "Figure", axes: "Axes", sums: Float[np.ndarray, "m"]) -
     above.axis("off")
 
 
-def _row_sums(figure: "Figure", axes: "Axes", sums: Float[np.ndarray, "n"]) -> None:
-    beside = _place(figure, LEFT + SIDE + 0.07, BOTTOM, BAR, SIDE, sharey=axes)
+def _row_sums(
+    figure: "Figure", axes: "Axes", place: _Place, sums: Float[np.ndarray, "n"]
+) -> None:
+    right = place.left + place.side + 0.07
+    beside = _axes_at(figure, right, place.bottom, BAR, place.side, sharey=axes)
     edges = np.arange(len(sums) + 1) - 0.5
     beside.stairs(
         sums,
@@ -145,7 +185,7 @@ def _row_sums(figure: "Figure", axes: "Axes", sums: Float[np.ndarray, "n"]) -> N
     beside.axis("off")
 
 
-def _place(
+def _axes_at(
     figure: "Figure", left: float, bottom: float, width: float, height: float, **shared
 ) -> "Axes":
     """Axes at a place given in inches."""
@@ -156,4 +196,17 @@ def _place(
 
 def _class_changes(probs: Float[np.ndarray, "n v"]) -> list[float]:
     changes = np.flatnonzero(np.diff(probs.argmax(axis=1))) + 0.5
-    return changes.tolist() if len(changes) < 20 else []  # else a vocabulary
+    return changes.tolist() if len(changes) < MANY else []
+
+
+def _class_middles(
+    probs: Float[np.ndarray, "n v"], classes: Sequence[str]
+) -> tuple[list[float], list[str]]:
+    """Where the examples of each predicted class have their middle, and its name."""
+    predicted = probs.argmax(axis=1)
+    found = np.unique(predicted)
+    middles = [float(np.flatnonzero(predicted == i).mean()) for i in found]
+    names = [
+        classes[i] if len(classes[i]) <= 12 else classes[i][:11] + "…" for i in found
+    ]
+    return middles, names

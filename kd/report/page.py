@@ -126,6 +126,13 @@ def _scores(summary: Summary) -> Markup:
         points,
         "dev examples predicted right; ± one standard error of a dev set this size",
     )
+    add(
+        "MCC ↑",
+        "mcc",
+        decimal,
+        plain,
+        "Matthews correlation of predictions with labels: 0 is guessing, 1 is perfect",
+    )
     add("NLL ↓", "nll", decimal, plain, "cross-entropy with the labels, nats")
     add(
         "ECE ↓",

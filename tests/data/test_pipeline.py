@@ -1,7 +1,9 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from kd.data.pipeline import TrainingBatches, collate, plan_epoch, plan_in_order
+from kd.data.pipeline import TrainingBatches, collate, plan_epoch
 from kd.data.text import Encoded
 
 WIDTHS = (4, 8, 16)
@@ -18,28 +20,27 @@ def split():
         offsets=np.concatenate([[0], np.cumsum(lengths)]),
         labels=random.integers(0, 2, 103).astype(np.int32),
         paired=False,
+        widths=WIDTHS,
     )
 
 
 def plan(split, seed=1, epoch=0, batch_size=10):
-    return plan_epoch(
-        split.lengths, widths=WIDTHS, batch_size=batch_size, seed=seed, epoch=epoch
-    )
+    return plan_epoch(split.groups, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_an_epoch_has_every_example_once_and_where_it_fits(split):
     batches = plan(split)
-    seen = np.concatenate([batch.index for batch in batches])
-    assert sorted(seen) == list(range(103))
-    for index, width in batches:
-        longest = split.lengths[index].max()
-        assert width == min(w for w in WIDTHS if w >= longest)
+    assert sorted(np.concatenate(batches)) == list(range(103))
+    for index in batches:
+        width = split.inputs(index)["tokens"].shape[1]
+        for length in split.lengths[index]:
+            assert width == min(w for w in WIDTHS if w >= length)
         assert len(index) <= 10
 
 
 def test_an_epoch_is_a_function_of_seed_and_epoch(split):
     def flat(batches):
-        return [i for batch in batches for i in batch.index]
+        return np.concatenate(batches).tolist()
 
     assert flat(plan(split)) == flat(plan(split))
     assert flat(plan(split, epoch=1)) != flat(plan(split))
@@ -49,16 +50,17 @@ def test_an_epoch_is_a_function_of_seed_and_epoch(split):
 
 def test_too_long_an_example_is_refused(split):
     with pytest.raises(ValueError, match="longer than the largest width, 8"):
-        plan_in_order(split.lengths, widths=(4, 8), batch_size=10)
+        _ = dataclasses.replace(split, widths=(4, 8)).groups
 
 
 def test_collate_pads_and_masks(split):
-    (short, *_) = [batch for batch in plan(split) if len(batch.index) < 10]
+    (short, *_) = [index for index in plan(split) if len(index) < 10]
     batch = collate(split, short, rows=12)
-    n = len(short.index)
-    assert batch["tokens"].shape == (12, short.width)
+    n = len(short)
+    width = WIDTHS[split.groups[short[0]]]
+    assert batch["tokens"].shape == (12, width)
     assert batch["mask"].tolist() == [True] * n + [False] * (12 - n)
-    for row, i in enumerate(short.index):
+    for row, i in enumerate(short):
         tokens = split.tokens[split.offsets[i] : split.offsets[i + 1]]
         np.testing.assert_array_equal(batch["tokens"][row, : len(tokens)], tokens)
         assert not batch["tokens"][row, len(tokens) :].any()
@@ -74,7 +76,7 @@ def test_cached_logits_travel_with_their_examples(split):
 
 
 def test_training_batches_continue_where_one_asks(split):
-    batches = TrainingBatches(split, widths=WIDTHS, batch_size=10, rows=12, seed=3)
+    batches = TrainingBatches(split, batch_size=10, rows=12, seed=3)
     num_steps = 3 * batches.per_epoch
     whole = list(batches.from_step(0, num_steps))
     assert len(whole) == num_steps

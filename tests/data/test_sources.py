@@ -181,7 +181,7 @@ def test_a_missing_task_folder(tmp_path):
     line = message(dataclasses.replace(SST2, directory=str(tmp_path)))
     assert line == (
         f"no SST-2 folder in {tmp_path}; expected {tmp_path}/SST-2/train.tsv"
-        " (.gz, .xz); task folders there: CoLA, RTE"
+        " (.gz, .xz); folders there: CoLA, RTE, other"
     )
 
 
@@ -228,7 +228,8 @@ def test_permission_denied(tmp_path, locked):
 
 
 def splits_of_tfds(task):
-    return tfds.Splits([(["fine"], 1)], [(["poor"], 0)], "2.0.0", "/prepared")
+    train, dev = {"sentence": "fine", "label": 1}, {"sentence": "poor", "label": 0}
+    return tfds.Splits([train], [dev], "2.0.0", "/prepared")
 
 
 def tfds_fails(task):
@@ -312,7 +313,7 @@ def test_an_unknown_source():
 
 def test_heavy_packages_are_not_imported_until_they_are_needed():
     code = (
-        "import sys, kd.data.sources;"
+        "import sys, kd.data.sources, kd.data.glue, kd.data.images, kd.data.tables;"
         "print([m for m in ('tensorflow_datasets', 'tensorflow', 'ott', 'requests')"
         " if m in sys.modules])"
     )

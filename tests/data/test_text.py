@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kd.data import sentiment, text
-from kd.data.sources import Records
+from kd.data.text import Sentences
 from kd.errors import UserError
 
 
@@ -13,7 +13,7 @@ from kd.errors import UserError
 def records():
     train, _ = sentiment.corpus()
     texts, labels = zip(*train[:1500], strict=True)
-    return Records(list(texts), np.array(labels, np.int32))
+    return Sentences(list(texts), np.array(labels, np.int32))
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +26,9 @@ def test_training_gives_the_same_vocabulary_in_another_process(tokenizer):
     program = """
 import numpy as np
 from kd.data import sentiment, text
-from kd.data.sources import Records
+from kd.data.text import Sentences
 texts, labels = zip(*sentiment.corpus()[0][:1500])
-records = Records(list(texts), np.array(labels, np.int32))
+records = Sentences(list(texts), np.array(labels, np.int32))
 print(text.fingerprint(text.WordPiece(size=300).build(records)))
 """
     found = subprocess.run(
@@ -45,7 +45,7 @@ def test_special_tokens_come_first_and_padding_is_zero(tokenizer):
 
 
 def test_encoding_and_its_inverse(tokenizer, records):
-    encoded = text.encode(tokenizer, records, max_length=64)
+    encoded = text.encode(tokenizer, records, widths=(64,))
     assert len(encoded) == len(records)
     for i in range(0, 1500, 97):
         ids = encoded.tokens[encoded.offsets[i] : encoded.offsets[i + 1]].tolist()
@@ -55,15 +55,15 @@ def test_encoding_and_its_inverse(tokenizer, records):
 
 
 def test_long_examples_keep_their_separator(tokenizer):
-    records = Records(["a " * 100], np.zeros(1, np.int32))
-    encoded = text.encode(tokenizer, records, max_length=12)
+    records = Sentences(["a " * 100], np.zeros(1, np.int32))
+    encoded = text.encode(tokenizer, records, widths=(12,))
     assert encoded.lengths.tolist() == [12]
     assert encoded.tokens[-1] == tokenizer.token_to_id("[SEP]")
 
 
 def test_pairs_have_two_segments(tokenizer):
-    records = Records(["good film"], np.zeros(1, np.int32), pairs=["bad film"])
-    encoded = text.encode(tokenizer, records, max_length=32)
+    records = Sentences(["good film"], np.zeros(1, np.int32), pairs=["bad film"])
+    encoded = text.encode(tokenizer, records, widths=(32,))
     assert encoded.paired
     separator = tokenizer.token_to_id("[SEP]")
     end = int(np.flatnonzero(encoded.tokens == separator)[0])

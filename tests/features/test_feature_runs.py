@@ -32,7 +32,8 @@ def reader(tiny):
     hints = OverLayers(loss=Hints(), student_layers=(0, 1), teacher_layers=(0, 1))
     objective = 1.0 * CrossEntropy() + 0.5 * hints + RKDDistance() + AttentionMSE()
     # One shape is enough.
-    return dataclasses.replace(tiny, objective=objective, widths=(32,), num_steps=16)
+    data = dataclasses.replace(tiny.data, widths=(32,))
+    return dataclasses.replace(tiny, objective=objective, data=data, num_steps=16)
 
 
 def weights(directory):

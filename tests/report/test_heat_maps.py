@@ -28,6 +28,35 @@ def test_order_of_many_classes_groups_predictions():
     assert (np.diff(predicted) >= 0).all()
 
 
+def test_order_of_many_classes_starts_with_the_surest():
+    probs = np.array([[0.1, 0.5, 0.4], [0.3, 0.7, 0.0], [0.4, 0.3, 0.3]])
+
+    np.testing.assert_array_equal(heat_maps.by_prediction(probs), [2, 1, 0])
+
+
+@pytest.mark.parametrize("draw", [heat_maps.transport_plan, heat_maps.transport_cost])
+def test_classes_are_named_where_they_are_predicted(draw):
+    student = np.eye(4)[[0, 0, 2, 2]]
+    teacher = np.eye(4)[[0, 3, 2, 2]]
+    classes = ("ape", "bee", "cow", "a very long-eared owl")
+
+    svg = draw(np.eye(4), student=student, teacher=teacher, classes=classes)
+
+    names = re.findall(r">([^<>]+)</text>", svg)
+    assert (names.count("ape"), names.count("bee"), names.count("cow")) == (2, 0, 2)
+    assert names.count("a very long…") == 1
+
+
+def test_of_two_classes_the_name_says_which_rises():
+    probs = probs_of([0.9, 0.1])
+
+    svg = heat_maps.transport_plan(
+        np.eye(2), student=probs, teacher=probs, classes=("bad", "good")
+    )
+
+    assert "rising p(good)" in svg
+
+
 @pytest.mark.parametrize("mass", [1.0, 64.0])
 def test_row_marginal_error_is_relative_to_the_mass(mass):
     uniform = np.full((4, 4), mass / 16)

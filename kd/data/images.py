@@ -1,0 +1,145 @@
+"""Image classification tasks; one constant per task.
+
+None of these has a validation split: dev is the test split that the field reports on.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from kd.data import arrays, cifar, files, idx
+from kd.data.arrays import Arrays
+from kd.data.task import Corpus, Prepared, Task
+from kd.errors import UserError
+from kd.models.bert import Bert
+from kd.types import Architecture
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageTask(Task[Arrays]):
+    """A classification of images of one size.
+
+    Batches hold "inputs" [b, h, w, c] float32, of mean 0 and variance 1 in each channel
+    over the training split.
+
+    Attributes:
+        layout: of local files: "idx" for those of MNIST, images and labels apart, or
+            "cifar" for the binary version of CIFAR-10.
+    """
+
+    tfds_module: ClassVar[str] = "image_classification"
+
+    tfds_splits: tuple[str, str] = ("train", "test")
+    layout: Literal["idx", "cifar"] = "idx"
+
+    @property
+    def local_file(self) -> str:
+        return f"{self.name}/{self._file_names()[0][0]}"
+
+    def _file_names(self) -> tuple[list[str], list[str]]:
+        """Files of train and of dev."""
+        if self.layout == "cifar":
+            return [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
+        train, dev = (
+            [f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"]
+            for part in ("train", "t10k")
+        )
+        return train, dev
+
+    def read_local(self, directory: Path) -> tuple[Arrays, Arrays]:
+        train, dev = (
+            self._parse([files.read(directory, self.name, name) for name in names])
+            for names in self._file_names()
+        )
+        if train.inputs.shape[1:] != dev.inputs.shape[1:]:
+            raise UserError(
+                f"{directory / self.name}: images of train are "
+                f"{train.inputs.shape[1:3]}, of dev {dev.inputs.shape[1:3]}"
+            )
+        return train, dev
+
+    def _parse(self, found: list[tuple[Path, bytes]]) -> Arrays:
+        if self.layout == "cifar":
+            parts = [(path, *cifar.parse(path, content)) for path, content in found]
+        else:
+            (path_of_images, pixels), (path, classes) = found
+            images = idx.parse(path_of_images, pixels, num_axes=3)
+            labels = idx.parse(path, classes, num_axes=1)
+            if len(images) != len(labels):
+                raise UserError(
+                    f"{path}: {len(labels):,} labels for {len(images):,} images"
+                )
+            parts = [(path, images[..., None], labels)]
+        for path, _, labels in parts:
+            wrong = np.flatnonzero(labels >= self.num_classes)
+            if len(wrong):
+                raise UserError(
+                    f"{path}: example {wrong[0]} is of class {labels[wrong[0]]}; "
+                    f"expected 0 to {self.num_classes - 1}"
+                )
+        return Arrays(
+            np.concatenate([images for _, images, _ in parts]),
+            np.concatenate([labels for *_, labels in parts]).astype(np.int32),
+        )
+
+    def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> Arrays:
+        return Arrays(
+            np.stack([row["image"] for row in rows]),
+            np.array([row["label"] for row in rows], np.int32),
+        )
+
+    def prepare(
+        self, corpus: Corpus[Arrays], directory: Path, *, adopt: Path | None = None
+    ) -> Prepared:
+        return arrays.prepare(corpus, directory, adopt=adopt)
+
+    def preprocessing(self, directory: Path) -> str:
+        return arrays.preprocessing(directory)
+
+    def check(self, network: Architecture, name: str) -> None:
+        if isinstance(network, Bert):
+            raise ValueError(f"{name} is a Bert, which reads text, not images")
+
+
+FASHION_MNIST = ImageTask(
+    name="fashion-mnist",
+    labels=(
+        "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
+        "sneaker", "bag", "ankle boot",
+    ),
+    tfds="fashion_mnist",
+    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
+)  # fmt: skip
+"""Clothes in 28 x 28 grey pixels: 60,000 of train, 10,000 of dev, 10 classes.
+
+Source: xiao2017fashion; scored by accuracy.
+"""
+
+MNIST = ImageTask(
+    name="mnist",
+    labels=tuple("0123456789"),
+    tfds="mnist",
+    url="https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz",
+)
+"""Handwritten digits in 28 x 28 grey pixels: 60,000 of train, 10,000 of dev.
+
+Source: lecun1998mnist; scored by accuracy.
+"""
+
+CIFAR10 = ImageTask(
+    name="cifar-10-batches-bin",
+    labels=(
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+        "truck",
+    ),
+    layout="cifar",
+    tfds="cifar10",
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+)  # fmt: skip
+"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev.
+
+Source: krizhevsky2009cifar; scored by accuracy.
+"""

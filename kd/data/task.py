@@ -1,0 +1,188 @@
+"""What a task is: what its examples are, and where they come from.
+
+One subclass of `Task` for each kind of example: sentences (`kd.data.glue`), images
+(`kd.data.images`), rows of a table (`kd.data.tables`). On their way to a network
+examples are `Records` as they were read, then `Split`s that batches are made of.
+"""
+
+import abc
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Protocol,
+    TypeVar,
+    runtime_checkable,
+)
+
+import numpy as np
+from jaxtyping import Int, Int32
+
+from kd.types import Architecture
+
+
+@runtime_checkable
+class Records(Protocol):
+    """The examples of one split as they were read, in order."""
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "n"]:
+        """Classes in [0, num_classes)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def content(self) -> bytes:
+        """Everything there is, for a fingerprint."""
+        ...
+
+
+R = TypeVar("R", bound=Records)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus(Generic[R]):
+    """A task's train and dev records, and where they came from."""
+
+    train: R
+    dev: R
+    source: Literal["local", "tfds", "bundled"]
+    name: str
+    """Of the data at its source, such as "TFDS glue/sst2 2.0.0"."""
+    directory: str = ""
+    """Where the files lie on this machine; no part of `origin`."""
+    notice: str = ""
+    """Why another source than the first choice was taken."""
+
+    @property
+    def origin(self) -> str:
+        """One line, the same on every machine."""
+        return f"{self.name} ({len(self.train):,} train, {len(self.dev):,} dev)"
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of inputs and labels, in order, as 64 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for records in (self.train, self.dev):
+            digest.update(records.content())
+        return digest.hexdigest()
+
+
+@runtime_checkable
+class Split(Protocol):
+    """The examples of one split as a network takes them."""
+
+    @property
+    def labels(self) -> Int32[np.ndarray, "num_examples"]: ...
+
+    def __len__(self) -> int: ...
+
+    @property
+    def groups(self) -> Int[np.ndarray, "num_examples"]:
+        """Examples of one group are of one shape, and may share a batch."""
+        ...
+
+    def inputs(self, index: Int[np.ndarray, "b"]) -> dict[str, np.ndarray]:
+        """What the network reads of some examples of one group, each [b, ...]."""
+        ...
+
+    def content(self) -> bytes:
+        """All that the network may read, for a fingerprint."""
+        ...
+
+
+class Prepared(NamedTuple):
+    """A corpus as a network takes it."""
+
+    corpus: Corpus[Any]
+    train: Split
+    dev: Split
+    preprocessing: str
+    """Fingerprint of what turned the records into inputs."""
+    vocab_size: int = 0
+    """Token ids that there are; 0 where examples are no text."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task(abc.ABC, Generic[R]):
+    """A classification task; a record that can be written as JSON.
+
+    What turns records into inputs (a tokenizer, a normalization) belongs to the
+    network and lies in the same directory.
+    """
+
+    tfds_module: ClassVar[str]
+    """The part of TFDS that knows the data set."""
+
+    name: str
+    """As the field writes it; also the task's folder in the official layout."""
+    labels: tuple[str, ...]
+    """Class names; class `i` is `labels[i]`."""
+    tfds: str = ""
+    """The data set's name in TFDS; empty where it is not in TFDS."""
+    tfds_splits: tuple[str, str] = ("train", "validation")
+    url: str = ""
+    """What TFDS downloads: asked first whether it answers, since TFDS itself takes
+    minutes to find out that it does not."""
+    source: Literal["auto", "local", "tfds", "bundled"] = "auto"
+    """Where to load from. "auto": `directory` if it is given, else TFDS, else, if
+    TFDS fails, the bundled corpus where there is one."""
+    directory: str = ""
+    """A folder in the official layout, with the folder `name` in it (DATA_DIR)."""
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    @property
+    @abc.abstractmethod
+    def local_file(self) -> str:
+        """A file of the official layout, to say what is expected where."""
+
+    @abc.abstractmethod
+    def read_local(self, directory: Path) -> tuple[R, R]:
+        """Train and dev from the files in a folder.
+
+        Raises:
+            UserError: a file is missing or not what it should be.
+        """
+
+    def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> R:
+        """Records of the rows of a split in TFDS."""
+        raise NotImplementedError(f"{self.name} is not in TFDS")
+
+    def bundled_records(self) -> tuple[str, R, R] | None:
+        """Name, train and dev of a corpus in `kd.data` that stands in, if any."""
+        return None
+
+    @abc.abstractmethod
+    def prepare(
+        self, corpus: Corpus[R], directory: Path, *, adopt: Path | None = None
+    ) -> Prepared:
+        """Makes network inputs of a corpus.
+
+        Args:
+            corpus: the records.
+            directory: of the network. What turns records into inputs is read from
+                there; it is made and put there first if need be.
+            adopt: directory of a teacher from which to take it instead of making it.
+        """
+
+    @abc.abstractmethod
+    def preprocessing(self, directory: Path) -> str:
+        """Fingerprint of what turns records into inputs in a network's directory.
+
+        Raises:
+            UserError: there is no such thing in the directory.
+        """
+
+    def check(self, network: Architecture, name: str) -> None:
+        """Raises ValueError if the network called `name` cannot read the examples."""
+        del network, name

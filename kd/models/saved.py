@@ -1,0 +1,169 @@
+"""Networks in a directory: `model.safetensors` and `config.json`.
+
+A BERT is stored as Hugging Face stores it, see `kd.models.hub`. Any other network is
+stored as it is: tensors by their path in the tree of parameters, joined by dots, in
+Flax's layout (kernels are [in, out] or [h, w, in, out]); and the fields of its record,
+with the class named by "model_type". Nothing in either file is executed.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from kd.atomic import atomic_write
+from kd.errors import UserError
+from kd.models import hub
+from kd.models.bert import Bert
+from kd.models.hub import Pretrained
+from kd.models.mlp import MLP
+from kd.models.resnet import ResNet
+from kd.types import Architecture, Params
+
+_CLASSES: dict[str, type] = {"kd_mlp": MLP, "kd_resnet": ResNet}
+"""By the model_type of config.json. The prefix keeps transformers from taking a
+network for one of its own."""
+
+
+class Config(NamedTuple):
+    """What a stored network says about itself."""
+
+    network: Architecture
+    labels: tuple[str, ...]
+    """Name of each class; as many as there are logits."""
+
+
+def save(
+    directory: str | os.PathLike[str],
+    network: Architecture,
+    params: Params,
+    *,
+    labels: Sequence[str],
+) -> None:
+    """Writes a network; `read_config` and `load` read it back.
+
+    Args:
+        directory: created if need be; `model.safetensors` and `config.json` in it are
+            replaced, each in one step.
+        network: its sizes.
+        params: its parameters, saved in float32.
+        labels: name of each class.
+    """
+    if isinstance(network, Bert):
+        hub.save_pretrained(directory, network, params, labels=labels)
+        return
+    (model_type,) = [k for k, v in _CLASSES.items() if v is type(network)]
+    fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore
+    del fields["pretrained"]  # Where training began is no property of the result.
+    config = {
+        "model_type": model_type,
+        **fields,
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+    }
+    tensors = {
+        _name(path): np.ascontiguousarray(value, np.float32)
+        for path, value in jax.tree.leaves_with_path(params)
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_write(directory / "model.safetensors", "wb") as file:
+        file.write(safetensors.numpy.save(tensors))
+    with atomic_write(directory / "config.json") as file:
+        file.write(json.dumps(config, indent=2) + "\n")
+
+
+def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
+    """Reads the sizes and labels of a stored network.
+
+    Raises:
+        UserError: there is no `config.json`, or it describes none of our networks.
+    """
+    path = hub.find_file(name_or_directory, "config.json")
+    if path is None:
+        raise UserError(f"{name_or_directory} has no config.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object")
+    model_type = values.pop("model_type", "bert")
+    if model_type == "bert":
+        return Config(*hub.read_config(name_or_directory))
+    if model_type not in _CLASSES:
+        raise UserError(
+            f"{path}: model_type is {model_type!r}; expected one of bert, "
+            f"{', '.join(_CLASSES)}"
+        )
+    labels = values.pop("id2label", {})
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        network = _CLASSES[model_type](**fields)
+        names = tuple(labels[key] for key in sorted(labels, key=int))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: {error}") from error
+    return Config(network, names)
+
+
+def load(
+    name_or_directory: str | os.PathLike[str], network: Architecture, template: Params
+) -> Pretrained:
+    """Fills the parameters of a network from what was stored.
+
+    Args:
+        name_or_directory: see `kd.models.hub.find_file`.
+        network: of the class that `read_config` found there.
+        template: its initial parameters, or their shapes.
+
+    Returns:
+        Parameters in float32, and what was not loaded.
+
+    Raises:
+        UserError: there are no safetensors, a tensor is missing, or one has another
+            shape than its place in the network.
+    """
+    if isinstance(network, Bert):
+        return hub.load_pretrained(name_or_directory, template)
+    path = hub.find_file(name_or_directory, "model.safetensors")
+    if path is None:
+        raise UserError(f"{name_or_directory} has no model.safetensors")
+    try:
+        tensors = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} is not a safetensors file: {error}") from error
+
+    def fill(place: tuple[Any, ...], initial: Any) -> Any:
+        name = _name(place)
+        if name not in tensors:
+            raise UserError(f"{path}: the weights lack {name}")
+        if tensors[name].shape != initial.shape:
+            raise UserError(
+                f"{path}: {name} is {list(tensors[name].shape)}, expected "
+                f"{list(initial.shape)}"
+            )
+        return jnp.asarray(tensors.pop(name), jnp.float32)
+
+    params = jax.tree.map_with_path(fill, template)
+    return Pretrained(params, fresh=(), unread=tuple(sorted(tensors)))
+
+
+def fetch(name_or_directory: str) -> None:
+    """Makes sure that a network's config and weights are at hand.
+
+    Raises:
+        UserError: they are not, and cannot be downloaded.
+    """
+    if isinstance(read_config(name_or_directory).network, Bert):
+        hub.fetch(name_or_directory)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return ".".join(entry.key for entry in path)
