@@ -77,6 +77,24 @@ class _BatchTransport(Divergence):
         )
         return solution, cost
 
+    def _watch(self, solution, cost, kept, axis) -> Metrics:
+        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
+        # The columns with the numbers of these rows.
+        columns = sharding.own(jnp.arange(cost.shape[1]), len(cost), axis)
+        return diagnostics.diagnose(
+            costs=jnp.sum(solution.plan * cost, axis=1),
+            sums=solution.plan.sum(axis=1),
+            f=solution.f,
+            g=solution.g,
+            own_g=solution.g[columns],
+            own_cost=jnp.take_along_axis(cost, columns[:, None], axis=1)[:, 0],
+            row_mass=row_mass,
+            column_mass=column_mass,
+            errors=solution.errors,
+            epsilon=self.epsilon,
+            axis=axis,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class SinKD(_BatchTransport):
@@ -138,24 +156,8 @@ class SinKD(_BatchTransport):
 
     def _matrix(self, p, q, kept, axis):
         solution, cost = self._transport(p, q, kept, axis)
-        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
-        # The columns with the numbers of these rows.
-        columns = sharding.own(jnp.arange(cost.shape[1]), len(p), axis)
         costs = jnp.sum(solution.plan * cost, axis=1)
-        metrics = diagnostics.diagnose(
-            costs=costs,
-            sums=solution.plan.sum(axis=1),
-            f=solution.f,
-            g=solution.g,
-            own_g=solution.g[columns],
-            own_cost=jnp.take_along_axis(cost, columns[:, None], axis=1)[:, 0],
-            row_mass=row_mass,
-            column_mass=column_mass,
-            errors=solution.errors,
-            epsilon=self.epsilon,
-            axis=axis,
-        )
-        return costs, metrics
+        return costs, self._watch(solution, cost, kept, axis)
 
     def _line(self, p, q, kept, axis):
         # Two numbers an example: every device solves the whole problem.
@@ -227,18 +229,18 @@ class SinkhornDivergence(_BatchTransport):
     name = "sinkhorn_divergence"
 
     def _group(self, p, q, kept, *, axis):
-        losses = (
-            self._entropic_cost(p, q, kept, axis)
-            - 0.5 * self._entropic_cost(p, p, kept, axis)
-            - 0.5 * self._entropic_cost(q, q, kept, axis)
-        )
-        return losses, {}
+        solution, cost = self._transport(p, q, kept, axis)
+        losses = self._entropic_cost(solution, cost, kept, axis)
+        for same in (p, q):
+            losses -= 0.5 * self._entropic_cost(
+                *self._transport(same, same, kept, axis), kept, axis
+            )
+        return losses, self._watch(solution, cost, kept, axis)
 
-    def _entropic_cost(self, x, y, kept, axis):
-        solution, cost = self._transport(x, y, kept, axis)
+    def _entropic_cost(self, solution, cost, kept, axis):
         # The potentials of masses 1/b differ from those of the formula by constants
         # that are the same in all three terms.
-        losses = solution.f + sharding.own(solution.g, len(x), axis)
+        losses = solution.f + sharding.own(solution.g, len(cost), axis)
         if self.gradient == "envelope":
             # Of no value, and with the gradient that Danskin's theorem gives.
             _, _, num_rows = _equal_masses(kept, cost.dtype, axis)

@@ -199,6 +199,12 @@ LOSSES = [
         zero_at_equal=False,
     ),
     Case(
+        SinKD(epsilon=0.05),  # as small as it may be without logarithms
+        lambda s, t: reference.sinkd(s, t, epsilon=0.05),
+        coupled=True,
+        zero_at_equal=False,
+    ),
+    Case(
         SinKD(convention="faithful"),
         lambda s, t: 0.001 * len(s) * reference.sinkd(s, t),
         coupled=True,

@@ -195,13 +195,20 @@ def metrics_of(loss, student, teacher, where):
     return jax.jit(loss.rows_with_metrics)(student, teacher, where)[1]
 
 
-@pytest.mark.parametrize("rows, classes", [(8, 3), (8, 2), (300, 2)])
-@pytest.mark.parametrize("epsilon", [0.1, 0.02])
-def test_metrics_are_those_of_the_plan(epsilon, rows, classes, x64):
+@pytest.mark.parametrize(
+    "loss, rows, classes",
+    [
+        (SinKD(), 8, 3),
+        (SinKD(epsilon=0.02), 8, 3),
+        (SinKD(), 300, 2),
+        (SinKD(epsilon=0.02), 300, 2),
+        (SinkhornDivergence(), 8, 3),
+    ],
+)
+def test_metrics_are_those_of_the_plan(loss, rows, classes, x64):
     student, teacher = map(jnp.asarray, logits(8, rows, classes))
     where = jnp.arange(rows) % 4 > 0
-    loss = SinKD(epsilon=epsilon)
-    plan, _ = loss.plan(student, teacher, where=where)
+    plan, _ = SinKD(epsilon=loss.epsilon).plan(student, teacher, where=where)
     mass = where / where.sum()
     found = metrics_of(loss, student, teacher, where)
     expected = {
