@@ -147,6 +147,7 @@ def _student(
     experiment: Experiment, data: Prepared, batch: Any, say: Say
 ) -> tuple[Architecture, Model, Params]:
     student: Any = experiment.student
+    saved.model_type(student)  # Raises now rather than after training.
     start = student.pretrained
     if data.vocab_size and not start:
         student = dataclasses.replace(student, vocab_size=data.vocab_size)

@@ -30,7 +30,7 @@ class ResNet:
         widths: channels of each stage.
         num_blocks: residual blocks in each stage, so 2 * len(widths) * num_blocks + 2
             layers in all.
-        num_groups: of channels that are normalized together; divides every width.
+        num_groups: of channels, each normalized together; divides every width.
         stem_stride: 2 halves height and width in the stem already.
         pretrained: directory of the weights that training starts from; empty for
             fresh ones. Read by whoever calls `kd.models.saved`.

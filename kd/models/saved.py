@@ -41,6 +41,23 @@ class Config(NamedTuple):
     """Name of each class; as many as there are logits."""
 
 
+def model_type(network: Architecture) -> str:
+    """What config.json calls the class of a network.
+
+    Raises:
+        TypeError: this module does not know the class, so could not read it back.
+    """
+    if isinstance(network, Bert):
+        return "bert"
+    for name, known in _CLASSES.items():
+        if type(network) is known:
+            return name
+    raise TypeError(
+        f"{type(network).__name__} is not listed in kd.models.saved, so it could not "
+        "be read back"
+    )
+
+
 def save(
     directory: str | os.PathLike[str],
     network: Architecture,
@@ -60,11 +77,10 @@ def save(
     if isinstance(network, Bert):
         hub.save_pretrained(directory, network, params, labels=labels)
         return
-    (model_type,) = [k for k, v in _CLASSES.items() if v is type(network)]
     fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore
     del fields["pretrained"]  # Where training began is no property of the result.
     config = {
-        "model_type": model_type,
+        "model_type": model_type(network),
         **fields,
         "id2label": {str(i): label for i, label in enumerate(labels)},
     }
@@ -95,18 +111,18 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
         raise UserError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected a JSON object")
-    model_type = values.pop("model_type", "bert")
-    if model_type == "bert":
+    kind = values.pop("model_type", "bert")
+    if kind == "bert":
         return Config(*hub.read_config(name_or_directory))
-    if model_type not in _CLASSES:
+    if kind not in _CLASSES:
         raise UserError(
-            f"{path}: model_type is {model_type!r}; expected one of bert, "
+            f"{path}: model_type is {kind!r}; expected one of bert, "
             f"{', '.join(_CLASSES)}"
         )
     labels = values.pop("id2label", {})
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     try:
-        network = _CLASSES[model_type](**fields)
+        network = _CLASSES[kind](**fields)
         names = tuple(labels[key] for key in sorted(labels, key=int))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: {error}") from error

@@ -7,7 +7,6 @@ import struct
 import sys
 import tarfile
 import threading
-import types
 
 import numpy as np
 import pytest
@@ -240,11 +239,17 @@ def test_tfds_prepares_grey_images_without_tensorflow(server, tmp_path, monkeypa
 def test_tfds_prepares_coloured_images_without_tensorflow(
     server, cifar, tmp_path, monkeypatch
 ):
-    from tensorflow_datasets.image_classification.cifar import Cifar10
+    from tensorflow_datasets.image_classification.cifar import Cifar10, CifarInfo
 
     url = server + "cifar-10-binary.tar.gz"
-    info = Cifar10._cifar_info.fget(types.SimpleNamespace(name="cifar10"))._replace(
-        url=url
+    info = CifarInfo(
+        name="cifar10",
+        url=url,
+        train_files=[f"data_batch_{i}.bin" for i in range(1, 6)],
+        test_files=["test_batch.bin"],
+        prefix="cifar-10-batches-bin/",
+        label_files=["batches.meta.txt"],
+        label_keys=["label"],
     )
     monkeypatch.setattr(Cifar10, "_cifar_info", info)
     local = sources.load(dataclasses.replace(CIFAR10, directory=str(cifar.parent)))

@@ -1,5 +1,6 @@
 """The networks of images and tables, and their way to disk and back."""
 
+import dataclasses
 import json
 
 import jax
@@ -234,6 +235,18 @@ def test_damaged_weights(params_of, tmp_path):
     path.write_bytes(b"no tensors")
     with pytest.raises(UserError, match="is not a safetensors file"):
         saved.load(tmp_path, MLP_, template)
+
+
+def test_an_unknown_class_is_refused():
+    @dataclasses.dataclass(frozen=True)
+    class Mine:
+        pretrained: str = ""
+
+        def build(self, num_classes, *, compute_dtype="float32"):
+            raise AssertionError
+
+    with pytest.raises(TypeError, match=r"Mine is not listed in kd\.models\.saved"):
+        saved.model_type(Mine())
 
 
 def test_a_bert_goes_through_the_hub_format(tmp_path):
