@@ -23,8 +23,8 @@ class AttentionTransfer(PositionLoss):
     over the positions P_i of example i, no unit. The widths of student and teacher do
     not matter, and nothing is learned.
 
-    Source: zagoruyko2017attention with p = 2, whose paper has neither the
-    square of the distance nor the mean over positions; their code has both.
+    Source: zagoruyko2017attention, whose equation has neither the square of the
+    distance nor the mean over positions; their code has both.
     """
 
     name = "attention_transfer"
@@ -54,8 +54,8 @@ class AttentionMSE(FeatureLoss):
         heads: "each" to compare head by head, which takes as many on both sides,
             "mean" to compare the means over heads.
 
-    Source: jiao2020tinybert, on scores before the softmax, which
-    `kd.types.Outputs` does not hold, padding included.
+    Source: jiao2020tinybert. Their code compares scores before the softmax, which
+    `kd.types.Outputs` does not hold, and averages over padding too.
     """
 
     name = "attention_mse"

@@ -32,7 +32,7 @@ class WassersteinDependency(VectorLoss):
         slope: Lipschitz constant of the critic.
         width: hidden units of the critic.
 
-    Source: ozair2019wasserstein, between two views of an image. There the
+    Source: ozair2019wasserstein, whose two sides are views of the same data. There the
     slope is bounded by a penalty on the gradient at random interpolates, and features
     have any length, which a student could grow without end.
     """

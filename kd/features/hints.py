@@ -18,9 +18,9 @@ class Hints(PositionLoss):
     units of the teacher's features. W and b are learned with the student. On feature
     maps the projection is a convolution with 1 x 1 points.
 
-    Source: romero2015fitnets, who halve the square and sum, train up to the
-    hint before the rest, and map resolutions by the regressor's stride. The
-    mdistiller code has a batch norm and a ReLU after the projection.
+    Source: romero2015fitnets, who sum halves of the squares, train up to the hint
+    before the rest, and map resolutions by the regressor's stride. The mdistiller code
+    has a batch norm and a ReLU after the projection.
     """
 
     name = "hints"

@@ -33,7 +33,7 @@ def norm(values: Float[Array, "... d"]) -> Float[Array, "..."]:
 
 def unit(values: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Direction along the last axis: length 1, or 0 where the vector is."""
-    values, _ = scaled(values)
+    values, _ = scaled(values)  # not to divide by a length that is not finite
     length = norm(values)[..., None]
     return values / jnp.where(length > 0, length, 1)
 

@@ -12,25 +12,26 @@ from kd.types import Batch, Outputs, Params
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OverLayers(Loss):
-    """The mean of a loss over pairs of layers of student and teacher.
+    """A weighted sum of a loss over pairs of layers of student and teacher.
 
-        losses_i = 1/K sum_k loss(student layer a_k, teacher layer b_k)_i
+        losses_i = sum_k w_k loss(student layer a_k, teacher layer b_k)_i
 
-    Every pair has its own learnable parameters. Pairs with weights of their own are
-    terms of their own in a mix. Its name is the loss's with `_layers`.
+    Every pair has its own learnable parameters. The name is the loss's with `_layers`.
 
     Args:
         loss: of one pair; its own layers are not read.
         student_layers: a_1, ..., a_K; 0 is the embedding output, -1 the last layer.
         teacher_layers: b_1, ..., b_K.
+        weights: w_1, ..., w_K; () for the mean, 1/K each.
 
     Raises:
-        ValueError: the layers are not pairs.
+        ValueError: the layers are not pairs, or the weights not one for each.
     """
 
     loss: FeatureLoss
     student_layers: tuple[int, ...]
     teacher_layers: tuple[int, ...]
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.student_layers or len(self.student_layers) != len(
@@ -39,6 +40,11 @@ class OverLayers(Loss):
             raise ValueError(
                 "student_layers and teacher_layers are pairs, at least one, got "
                 f"{self.student_layers} and {self.teacher_layers}"
+            )
+        if self.weights and len(self.weights) != len(self.student_layers):
+            raise ValueError(
+                f"weights are {len(self.weights)} for {len(self.student_layers)} pairs "
+                "of layers"
             )
         object.__setattr__(self, "name", f"{self.loss.name}_layers")
 
@@ -60,11 +66,12 @@ class OverLayers(Loss):
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:
         losses = self._losses()
+        weights = self.weights or [1 / len(losses)] * len(losses)
         found = [
-            loss.per_example(own, student, teacher, batch)
-            for own, loss in zip(params, losses, strict=True)
+            weight * loss.per_example(own, student, teacher, batch)
+            for weight, own, loss in zip(weights, params, losses, strict=True)
         ]
-        return sum(found[1:], found[0]) / len(found)
+        return sum(found[1:], found[0])
 
     def _losses(self) -> list[FeatureLoss]:
         pairs = zip(self.student_layers, self.teacher_layers, strict=True)

@@ -24,8 +24,8 @@ def pkd(
     of 12 for 6 the layers 2, 4, 6, 8, 10) or those before its last ("last": 7, ...,
     11). The last layer learns through the logits.
 
-    Source: sun2019patient, section 3.2; beside (1 - alpha) CE + alpha KD. The mean
-    over layers is taken here, the sum there.
+    Source: sun2019patient, beside (1 - alpha) CE + alpha KD. Its equation sums over
+    layers; its code takes the mean, as here, and over the width as well.
 
     Raises:
         ValueError: the student has no layer but the last, or more than the teacher.
@@ -88,9 +88,10 @@ def information_flow(
     """
     pkt = PKT(kernel="both", divergence="jeffreys")
     lower = OverLayers(
-        loss=pkt, student_layers=student_layers, teacher_layers=teacher_layers
+        loss=pkt,
+        student_layers=student_layers,
+        teacher_layers=teacher_layers,
+        weights=(1.0,) * len(student_layers),
     )
-    fading = optax.exponential_decay(
-        weight * len(student_layers), steps_per_epoch, decay, staircase=True
-    )
+    fading = optax.exponential_decay(weight, steps_per_epoch, decay, staircase=True)
     return pkt + fading * lower

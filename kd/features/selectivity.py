@@ -22,7 +22,7 @@ class NST(PositionLoss):
     between 0 and 2, no unit; the second line is what is computed. 0 where the patterns
     span the positions alike, whatever the widths.
 
-    Source: huang2017nst with the polynomial kernel of degree 2.
+    Source: huang2017nst, with the polynomial kernel of degree 2.
     """  # noqa: E501
 
     name = "nst"

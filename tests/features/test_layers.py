@@ -1,5 +1,6 @@
 """How hidden states become vectors, and what is said where they do not."""
 
+import dataclasses
 import re
 
 import jax
@@ -156,7 +157,7 @@ def test_losses_read_their_layers_by_their_rule():
     assert not found[~kept].any()
 
 
-def test_over_layers_is_the_mean_over_pairs_with_parameters_of_their_own():
+def test_over_layers_is_the_sum_over_pairs_with_parameters_of_their_own():
     student, teacher = transformer(), transformer(num_layers=4, width=6)
     loss = OverLayers(loss=Hints(), student_layers=(0, 2), teacher_layers=(1, -1))
     params = loss.init(jax.random.key(0), student, teacher)
@@ -172,10 +173,21 @@ def test_over_layers_is_the_mean_over_pairs_with_parameters_of_their_own():
         (expected[0] + expected[1]) / 2,
         rtol=1e-6,
     )
+    weighted = dataclasses.replace(loss, weights=(2.0, -1.0))
+    np.testing.assert_allclose(
+        weighted.per_example(params, student, teacher, BATCH),
+        2 * expected[0] - expected[1],
+        rtol=1e-5,
+        atol=1e-6,
+    )
     assert loss.name == "hints_layers" and (1.0 * loss).reads_hidden
     assert not (1.0 * CrossEntropy()).reads_hidden
     with pytest.raises(ValueError, match="are pairs"):
         OverLayers(loss=Hints(), student_layers=(1,), teacher_layers=())
+    with pytest.raises(ValueError, match="weights are 2 for 1 pairs"):
+        OverLayers(
+            loss=CKA(), student_layers=(1,), teacher_layers=(1,), weights=(1.0, 2.0)
+        )
     past = OverLayers(loss=PKT(), student_layers=(1, 3), teacher_layers=(1, 2))
     with pytest.raises(ValueError, match=r"student layer 3: .* 0 to 2"):
         past.init(jax.random.key(0), student, teacher)
@@ -204,8 +216,7 @@ def test_weight_of_lower_layers_decays_by_the_epoch():
     params = mix.init(jax.random.key(0), student, teacher)
     for step, weight in ((0, 100.0), (9, 100.0), (10, 70.0), (25, 49.0)):
         loss, metrics = mix.apply(params, student, teacher, BATCH, jnp.int32(step))
-        # Of the sum of the two lower layers, whose mean is the term.
-        expected = metrics["loss/pkt"] + weight * 2 * metrics["loss/pkt_layers"]
+        expected = metrics["loss/pkt"] + weight * metrics["loss/pkt_layers"]
         np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
