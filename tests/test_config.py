@@ -25,6 +25,7 @@ def sinkd():
         ("data.tokenizer.lowercase=false", lambda e: not e.data.tokenizer.lowercase),
         ("objective.sinkd.weight=0.5", lambda e: e.objective.terms[2].weight == 0.5),
         ("objective.sinkd.epsilon=1", lambda e: e.objective.terms[2].loss.epsilon == 1),
+        ("term_gradients=balanced", lambda e: e.term_gradients == "balanced"),
         ("teacher=live", lambda e: e.teacher.logits == "live"),
         ("teacher.recipe.seed=3", lambda e: e.teacher.recipe.seed == 3),
         (

@@ -3,11 +3,13 @@
 import dataclasses
 
 import jax
+from jaxtyping import Array, Float
 
 from kd.features.distance_correlation import DistanceCorrelation
 from kd.features.feature import VectorLoss
 from kd.features.projection import linear, linear_parameters
-from kd.objective import CrossEntropy
+from kd.objective import CrossEntropy, masked_mean
+from kd.types import Batch, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,8 @@ class EmbeddingCompression(VectorLoss):
     the student from the distance only: neither sees the other's gradient. So the
     weight of this loss in a mix is that of the distance; that of the labels shares it,
     which matters little to Adam. Nats plus the unit of the distance. Couples the
-    examples where the distance does. Reads `batch["labels"]`.
+    examples where the distance does. Reads `batch["labels"]`. The metric `labels` is
+    the second term alone: how well the projection of the teacher tells the classes.
 
     Args:
         student_layer: which of the student's layers.
@@ -57,9 +60,19 @@ class EmbeddingCompression(VectorLoss):
         if labels is None:
             raise ValueError("EmbeddingCompression learns from labels; give labels=")
         compressed = linear(params["compress"], teacher)
-        predicted = linear(params["classify"], compressed)
         target = jax.lax.stop_gradient(compressed)
         distance = self.distance.rows(
             params["distance"], student, target, labels, where
         )
+        predicted = linear(params["classify"], compressed)
         return distance + CrossEntropy()(predicted, labels, where=where)
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        losses = self.per_example(params, student, teacher, batch)
+        _, theirs = self._vectors(student, teacher, batch)
+        predicted = linear(params["classify"], linear(params["compress"], theirs))
+        where = batch["mask"]
+        taught = CrossEntropy()(predicted, batch["labels"], where=where)
+        return losses, {"labels": jax.lax.stop_gradient(masked_mean(taught, where))}

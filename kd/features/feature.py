@@ -142,13 +142,17 @@ class VectorLoss(FeatureLoss):
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:
+        ours, theirs = self._vectors(student, teacher, batch)
+        labels = batch.get("labels")
+        return self(ours, theirs, params=params, labels=labels, where=batch["mask"])
+
+    def _vectors(
+        self, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b d"], Float[Array, "b e"]]:
         ours, theirs = self._chosen(student, teacher)
-        return self(
+        return (
             layers.vectors(ours, batch, self.read),
             layers.vectors(theirs, batch, self.read),
-            params=params,
-            labels=batch.get("labels"),
-            where=batch["mask"],
         )
 
 

@@ -4,6 +4,8 @@ Features may be as large or as small as their dtype holds: squares are taken of 
 scaled to the largest entry. A zero vector has length and direction 0, with gradient 0.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -41,9 +43,24 @@ def unit(values: Float[Array, "... d"]) -> Float[Array, "... d"]:
 def distances(values: Float[Array, "b d"]) -> Float[Array, "b b"]:
     """Euclidean distance of every pair of rows; exactly 0 between equal ones.
 
-    From differences, not from inner products, which lose all digits of close pairs.
+    From differences, not from inner products, which lose all digits of close pairs; of
+    a few rows at a time, in both directions, so that no [b, b, d] is ever held.
     """
-    return norm(values[:, None] - values[None])
+    return over_rows(lambda row: norm(row - values), values)
+
+
+def over_rows(function: Callable[..., Array], *rows: Float[Array, "b _"]) -> Array:
+    """A function of every row, stacked; intermediates are made anew for the gradient.
+
+    Args:
+        function: of one row of each array.
+        rows: as many in every array.
+    """
+    remade = jax.checkpoint(lambda row: function(*row))
+    return jax.lax.map(remade, rows, batch_size=_ROWS_AT_A_TIME)
+
+
+_ROWS_AT_A_TIME = 16
 
 
 def centred(

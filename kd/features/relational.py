@@ -7,7 +7,15 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from kd.features.feature import VectorLoss
-from kd.features.norms import distances, gram, pairs, row_mean, scaled, unit
+from kd.features.norms import (
+    distances,
+    gram,
+    over_rows,
+    pairs,
+    row_mean,
+    scaled,
+    unit,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +47,7 @@ class RKDAngle(VectorLoss):
         losses_i = 1/m^2 sum_jk huber(A_ijk - B_ijk)
 
     over the m examples of a batch, degenerate triplets giving 0; no unit. Couples the
-    examples, and takes memory m^3.
+    examples, and takes time m^3, but memory m^2 only.
 
     Source: park2019rkd.
     """
@@ -48,9 +56,13 @@ class RKDAngle(VectorLoss):
 
     def rows(self, params, student, teacher, labels, where):
         del params, labels
-        losses = optax.losses.huber_loss(_angles(student), _angles(teacher))
-        count = jnp.maximum(jnp.sum(where), 1)
-        return jnp.sum(losses, axis=(1, 2), where=pairs(where)[None]) / count**2
+        both = pairs(where)
+
+        def at(s, t):
+            ours, theirs = gram(unit(student - s)), gram(unit(teacher - t))
+            return jnp.sum(optax.losses.huber_loss(ours, theirs), where=both)
+
+        return over_rows(at, student, teacher) / jnp.maximum(jnp.sum(both), 1)
 
 
 def _relative(
@@ -60,7 +72,3 @@ def _relative(
     found, _ = scaled(found, axis=None)  # so that their sum does not overflow
     mean = jnp.sum(found) / jnp.maximum(jnp.sum(found > 0), 1)
     return found / jnp.where(mean > 0, mean, 1)
-
-
-def _angles(features: Float[Array, "b d"]) -> Float[Array, "b b b"]:
-    return gram(unit(features[None] - features[:, None]))

@@ -31,9 +31,13 @@ def reader(tiny):
     """Labels, hidden states through a projection, relations and attention."""
     hints = OverLayers(loss=Hints(), student_layers=(0, 1), teacher_layers=(0, 1))
     objective = 1.0 * CrossEntropy() + 0.5 * hints + RKDDistance() + AttentionMSE()
-    # One shape is enough.
-    data = dataclasses.replace(tiny.data, widths=(32,))
-    return dataclasses.replace(tiny, objective=objective, data=data, num_steps=16)
+    return dataclasses.replace(
+        tiny,
+        objective=objective,
+        term_gradients="watched",
+        data=dataclasses.replace(tiny.data, widths=(32,)),  # one shape is enough
+        num_steps=16,
+    )
 
 
 def weights(directory):
@@ -53,6 +57,9 @@ def test_run_is_live_learns_its_projection_and_goes_on_after_a_stop(
     rows = metrics_log.read(directory / "metrics.jsonl")
     hints = [row["loss/hints_layers"] for row in rows if row["split"] == "train"]
     assert np.mean(hints[-4:]) < 0.9 * np.mean(hints[:4])
+
+    assert rows[0]["gradient/hints_layers"] > 0
+    assert -1 <= rows[0]["cosine/ce/rkd_distance"] <= 1
 
     # The student alone is exported.
     exported = safetensors.numpy.load_file(directory / "model" / "model.safetensors")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference_features as reference
 
 from kd.divergences import PerToken
 from kd.errors import UserError
@@ -20,6 +21,7 @@ from kd.features import (
     NormalizedMSE,
     NormAndDirection,
     OverLayers,
+    RKDAngle,
     RKDDistance,
     SimilarityPreserving,
     WassersteinDependency,
@@ -262,6 +264,15 @@ def test_what_embedding_compression_learns_from():
     np.testing.assert_array_equal(ours, other)  # the student: not from labels
     assert not np.allclose(own["compress"]["kernel"], own_other["compress"]["kernel"])
     _, moved = gradients(student**3, params, labels)
+    ours, theirs = (Outputs(normal(6, 2), (x,)) for x in (student, teacher))
+    batch = {"mask": jnp.arange(6) > 1, "labels": labels}
+    losses, metrics = loss.per_example_with_metrics(params, ours, theirs, batch)
+    distance = loss.distance(
+        student, teacher @ params["compress"]["kernel"], where=batch["mask"]
+    )
+    np.testing.assert_allclose(
+        losses[2:].mean(), distance[2:].mean() + metrics["labels"], rtol=1e-5
+    )
     jax.tree.map(np.testing.assert_array_equal, moved, own)  # not from the student
 
 
@@ -288,3 +299,16 @@ def test_similarities_do_not_depend_on_padding():
 def test_tokens_are_not_flattened_twice():
     with pytest.raises(ValueError, match="rkd_distance reads hidden"):
         PerToken(RKDDistance())
+
+
+def test_more_rows_than_are_held_at_a_time(x64):
+    student, teacher = (
+        jnp.asarray(RANDOM.normal(size=(21, width))) for width in (4, 6)
+    )
+    for loss, definition in (
+        (RKDDistance(), reference.rkd_distance),
+        (RKDAngle(), reference.rkd_angle),
+    ):
+        found = jax.jit(lambda s, t, loss=loss: loss(s, t))(student, teacher)
+        expected = definition((), np.asarray(student), np.asarray(teacher), None)
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
