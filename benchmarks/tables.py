@@ -36,6 +36,17 @@ def with_tables(readme: str) -> str:
 
 def section(result: dict[str, Any]) -> str:
     """Heading, circumstances, and a table with a row for every contender."""
+    if "overheads" in result:
+        return "\n".join(
+            [
+                f"### {result['title']}",
+                "",
+                _machine(result),
+                "",
+                *_overheads(result),
+                "",
+            ]
+        )
     lines = [
         f"### {result['title']}",
         "",
@@ -54,6 +65,44 @@ def section(result: dict[str, Any]) -> str:
             blocks = "" if i else f"{race['title']}: {len(examples)}"
             lines.append(f"| {blocks} | {name} | {rate} | {factor} |")
     return "\n".join([*lines, ""])
+
+
+def _overheads(result: dict[str, Any]) -> list[str]:
+    """A line for every loss, a column for every batch size; the first is the base."""
+    races = result["overheads"]
+    base, *losses = races[0]["seconds"]
+    lines = [
+        "| added to the cross-entropy | "
+        + " | ".join(f"B={race['batch_size']}" for race in races)
+        + " |",
+        "| --- |" + " ---: |" * len(races),
+    ]
+    milliseconds = [
+        _quartiles(
+            1e3 * np.array(race["seconds"][base]) / race["steps_in_block"], ".1f"
+        )
+        for race in races
+    ]
+    lines.append(f"| nothing, ms a step | {' | '.join(milliseconds)} |")
+    for name in losses:
+        cells = []
+        for race in races:
+            seconds = race["seconds"]
+            more = np.array(seconds[name]) / np.array(seconds[base]) - 1
+            cells.append(_quartiles(100 * more, "+.0f") + " %")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+def _machine(result: dict[str, Any]) -> str:
+    machine, versions = result["machine"], result["versions"]
+    load = result["load_average"]
+    return (
+        f"{machine['cpu']}, {machine['num_cores']} cores; jax {versions['jax']}; "
+        f"{result['setting']['data']}; load average {load['before'][0]:.1f} before, "
+        f"{load['after'][0]:.1f} after; {result['started'][:10]}. "
+        "Median (quartiles) of the blocks."
+    )
 
 
 def _circumstances(result: dict[str, Any]) -> str:

@@ -205,10 +205,12 @@ def sinkhorn(pair, *, scale, temperature=2.0, epsilon=0.1, num_iters=20):
     difference = p[:, None] - q[None]
     # The derivative of jnp.abs at 0 is 1.
     cost = jnp.sum(difference * jax.lax.stop_gradient(jnp.sign(difference)), axis=-1)
-    plan = jnp.exp(-cost / epsilon)
-    for _ in range(num_iters):
+
+    def normalise(plan, _):
         plan = plan / jnp.sum(plan, axis=1, keepdims=True)
-        plan = plan / jnp.sum(plan, axis=0, keepdims=True)
+        return plan / jnp.sum(plan, axis=0, keepdims=True), None
+
+    plan, _ = jax.lax.scan(normalise, jnp.exp(-cost / epsilon), length=num_iters)
     return scale * jnp.sum(plan * cost)
 
 
