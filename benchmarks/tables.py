@@ -116,7 +116,39 @@ def _rows(result: dict[str, Any]) -> list[str]:
     ]
 
 
-_TABLES = {"races": _races, "curves": _curves, "rows": _rows}
+def _overheads(result: dict[str, Any]) -> list[str]:
+    """A line for every loss, a column for every batch size; the first is the base."""
+    races = result["overheads"]
+    base, *losses = races[0]["seconds"]
+    lines = [
+        "| added to the cross-entropy | "
+        + " | ".join(f"B={race['batch_size']}" for race in races)
+        + " |",
+        "| --- |" + " ---: |" * len(races),
+    ]
+    milliseconds = [
+        _quartiles(
+            1e3 * np.array(race["seconds"][base]) / race["steps_in_block"], ".1f"
+        )
+        for race in races
+    ]
+    lines.append(f"| nothing, ms a step | {' | '.join(milliseconds)} |")
+    for name in losses:
+        cells = []
+        for race in races:
+            seconds = race["seconds"]
+            more = np.array(seconds[name]) / np.array(seconds[base]) - 1
+            cells.append(_quartiles(100 * more, "+.0f") + " %")
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return lines
+
+
+_TABLES = {
+    "races": _races,
+    "curves": _curves,
+    "rows": _rows,
+    "overheads": _overheads,
+}
 
 
 def _circumstances(result: dict[str, Any]) -> str:
