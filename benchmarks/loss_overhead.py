@@ -20,7 +20,9 @@ import numpy as np
 
 from benchmarks import measure
 from kd.conventions.page import LOSSES, described
+from kd.data.glue import TextTask
 from kd.experiment import Experiment
+from kd.models.bert import Bert
 from kd.objective import CrossEntropy, Loss, Mix
 from kd.procedures.offline import offline
 from kd.train.mesh import data_mesh, replicate, shard_batch
@@ -51,6 +53,7 @@ def objectives(losses: tuple[Loss, ...] = LOSSES) -> dict[str, Mix]:
 def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     """Compiles all steps of a batch size, then races them."""
     experiment = measure.mini_experiment(None)
+    bert = student(experiment)
     races, compile_seconds = [], {}
     for batch_size in options.batch_sizes:
         started = time.perf_counter()
@@ -68,11 +71,19 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         "title": "What a loss adds to the training step",
         "setting": {
             "data": f"random, {_LENGTH} tokens, {experiment.data.num_classes} classes",
-            "student": dataclasses.asdict(experiment.student),
+            "student": dataclasses.asdict(bert),
         },
         "seconds_until_warm": compile_seconds,
         "overheads": races,
     }
+
+
+def student(experiment: Experiment) -> Bert:
+    """The mini student, long enough."""
+    assert isinstance(experiment.student, Bert)
+    assert isinstance(experiment.data, TextTask)
+    size = experiment.data.tokenizer.size
+    return dataclasses.replace(experiment.student, vocab_size=size, max_length=_LENGTH)
 
 
 def steps(
@@ -80,9 +91,7 @@ def steps(
 ) -> dict[str, Callable[[], None]]:
     """A compiled, warm training step for every objective, each with its own state."""
     mesh = data_mesh()
-    bert = dataclasses.replace(
-        experiment.student, vocab_size=experiment.tokenizer.size, max_length=_LENGTH
-    )
+    bert = student(experiment)
     model = bert.build(experiment.data.num_classes)
     batch = shard_batch(random_batch(bert.vocab_size, experiment, batch_size), mesh)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), {}))

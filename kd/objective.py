@@ -51,7 +51,8 @@ class Loss(abc.ABC):
             params: what `init` returned, as trained so far.
             student: outputs of the student, `logits` [b, v].
             teacher: outputs of the teacher, or None if `needs_teacher` is False.
-            batch: the batch both have seen, with `labels` and `mask`.
+            batch: the batch both have seen, with `labels` and `mask`; in a mix also
+                the optimizer step as `step`.
         """
 
     def per_example_with_metrics(
@@ -166,6 +167,7 @@ class Mix:
         """The terms of the sum one by one, and the metrics of `apply`."""
         values = []
         metrics: Metrics = {}
+        batch = {**batch, "step": step}
         for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
             losses, watched = term.loss.per_example_with_metrics(

@@ -41,7 +41,7 @@ class Rescaled(Softened):
     """Multiply by temperature^2. The codes of SinKD and TRL, among others, do not."""
 
     @property
-    def factor(self) -> float:
+    def factor(self) -> float | Array:
         return self.temperature**2 if self.temperature_squared else 1.0
 
 
@@ -70,7 +70,7 @@ def cross_entropy(
 
 
 def log_mixture(
-    log_a: Float[Array, "b v"], log_b: Float[Array, "b v"], weight: float
+    log_a: Float[Array, "b v"], log_b: Float[Array, "b v"], weight: float | Array
 ) -> Float[Array, "b v"]:
     """log(weight a + (1 - weight) b); any number where a = b = 0."""
     # There logaddexp(-inf, -inf) would have the gradient NaN.

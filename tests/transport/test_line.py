@@ -263,7 +263,7 @@ def test_is_sinkd_of_two_classes(rows, x64):
 
     expected, expected_gradient = evaluate(SinKD(), student)
     found, gradient = evaluate(binary_sinkd, student)
-    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
 
 

@@ -1,0 +1,101 @@
+"""Losses whose settings change as training goes on."""
+
+import copy
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from kd.objective import Loss
+from kd.types import Batch, Metrics, Outputs, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled(Loss):
+    """Another loss with numbers among its settings that follow the optimizer step.
+
+        scheduled(KL(), temperature=optax.linear_schedule(4.0, 1.0, 1000))
+        scheduled(PerToken(KL()), **{"loss.temperature": schedule})
+
+    Settings that a formula only computes with may vary: a temperature, a skew, an
+    amplitude, an emphasis. Those that decide how it is computed (the number of
+    iterations, or the epsilon of `SinKD`, which chooses the domain) may not, and fail
+    when the step is compiled. Weights of terms take schedules by themselves.
+
+    The loss is checked with the settings of step 0; what a schedule gives later is
+    not, since it is known on the device only.
+
+    Args:
+        loss: what is computed.
+        schedules: paths of settings, from the loss, and their functions of the step.
+    """
+
+    loss: Loss
+    schedules: tuple[tuple[str, optax.Schedule], ...]
+
+    def __post_init__(self) -> None:
+        for path, schedule in self.schedules:
+            with jax.ensure_compile_time_eval():
+                first = float(schedule(jnp.int32(0)))
+            _checked(self.loss, path.split("."), first)
+        object.__setattr__(self, "name", self.loss.name)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.loss.needs_teacher
+
+    @property
+    def reads_hidden(self) -> bool:
+        return self.loss.reads_hidden
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        return self.loss.init(key, student, teacher)
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        loss, settings = self.loss, {}
+        for path, schedule in self.schedules:
+            value = jnp.asarray(schedule(batch["step"]), jnp.float32)
+            loss = _with(loss, path.split("."), value)
+            settings[path.rpartition(".")[2]] = value
+        losses, metrics = loss.per_example_with_metrics(params, student, teacher, batch)
+        return losses, metrics | settings
+
+
+def scheduled(loss: Loss, **schedules: optax.Schedule) -> Scheduled:
+    """The loss with settings that follow the step, see `Scheduled`."""
+    return Scheduled(loss, tuple(schedules.items()))
+
+
+def _checked(record: Any, path: list[str], value: float) -> Any:
+    """The record with another setting, through its own checks."""
+    name, *inner = path
+    names = [field.name for field in dataclasses.fields(record) if field.init]
+    if name not in names:
+        raise ValueError(
+            f"{type(record).__name__} has no setting {name!r}; it has "
+            f"{', '.join(names)}"
+        )
+    if inner:
+        value = _checked(getattr(record, name), inner, value)
+    return dataclasses.replace(record, **{name: value})
+
+
+def _with(record: Any, path: list[str], value: Array) -> Any:
+    """The same without the checks, which a number on the device cannot pass."""
+    name, *inner = path
+    changed = copy.copy(record)
+    inside = _with(getattr(record, name), inner, value) if inner else value
+    object.__setattr__(changed, name, inside)
+    return changed
