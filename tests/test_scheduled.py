@@ -73,9 +73,9 @@ def test_a_setting_of_a_loss_inside():
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match="KL has no setting 'skew'"):
+    with pytest.raises(ValueError, match="KL has no setting"):
         scheduled(KL(), skew=FALLING)
-    with pytest.raises(ValueError, match="temperature must be positive, got 0.0"):
+    with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
         scheduled(KL(), temperature=optax.constant_schedule(0.0))
 
 
