@@ -35,10 +35,10 @@ def main() -> int:
     """Runs the benchmark; returns the exit status."""
     parser = measure.parser("loss_overhead", __doc__)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[32, 256])
-    parser.add_argument("--blocks", type=int, default=7)
+    parser.add_argument("--blocks", type=int, default=21)
     parser.add_argument("--losses", type=int, help="only the first ones")
     parser.add_argument(
-        "--block-seconds", type=float, default=0.15, help="steps to fill a block with"
+        "--block-seconds", type=float, default=0.1, help="steps to fill a block with"
     )
     options = parser.parse_args()
     return measure.write_result(options.output, lambda: benchmark(options))
@@ -61,12 +61,26 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         slowest = max(measure.timed(step) for step in contenders.values())
         compile_seconds[batch_size] = time.perf_counter() - started
         num_steps = max(1, round(options.block_seconds / slowest))
-        race = measure.race(
-            {name: _repeated(step, num_steps) for name, step in contenders.items()},
-            [batch_size * num_steps] * options.blocks,
-            title=f"B={batch_size}",
+        base, *losses = contenders
+        races.append(
+            {
+                "batch_size": batch_size,
+                "steps_in_block": num_steps,
+                # Each loss beside the base, since a machine's speed wanders more
+                # within a minute than a loss costs.
+                "pairs": {
+                    name: measure.race(
+                        {
+                            side: _repeated(contenders[side], num_steps)
+                            for side in (base, name)
+                        },
+                        [batch_size * num_steps] * options.blocks,
+                        title=f"B={batch_size}, {name}",
+                    )["seconds"]
+                    for name in losses
+                },
+            }
         )
-        races.append(race | {"batch_size": batch_size, "steps_in_block": num_steps})
     return {
         "title": "What a loss adds to the training step",
         "setting": {

@@ -117,9 +117,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
 
 
 def _overheads(result: dict[str, Any]) -> list[str]:
-    """A line for every loss, a column for every batch size; the first is the base."""
+    """A line for every loss, a column for every batch size."""
     races = result["overheads"]
-    base, *losses = races[0]["seconds"]
     lines = [
         "| added to the cross-entropy | "
         + " | ".join(f"B={race['batch_size']}" for race in races)
@@ -128,19 +127,26 @@ def _overheads(result: dict[str, Any]) -> list[str]:
     ]
     milliseconds = [
         _quartiles(
-            1e3 * np.array(race["seconds"][base]) / race["steps_in_block"], ".1f"
+            1e3
+            * np.concatenate([base for base, _ in map(_two, race["pairs"].values())])
+            / race["steps_in_block"],
+            ".1f",
         )
         for race in races
     ]
     lines.append(f"| nothing, ms a step | {' | '.join(milliseconds)} |")
-    for name in losses:
+    for name in races[0]["pairs"]:
         cells = []
         for race in races:
-            seconds = race["seconds"]
-            more = np.array(seconds[name]) / np.array(seconds[base]) - 1
-            cells.append(_quartiles(100 * more, "+.0f") + " %")
+            base, loss = _two(race["pairs"][name])
+            cells.append(_quartiles(100 * (loss / base - 1), "+.0f") + " %")
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return lines
+
+
+def _two(seconds: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
+    base, loss = seconds.values()
+    return np.array(base), np.array(loss)
 
 
 _TABLES = {

@@ -25,7 +25,8 @@ def result():
 def test_every_batch_size_has_seconds_for_every_contender(result):
     for race, batch_size in zip(result["overheads"], (4, 8), strict=True):
         assert race["batch_size"] == batch_size
-        assert {len(row) for row in race["seconds"].values()} == {2}
+        for pair in race["pairs"].values():
+            assert [len(row) for row in pair.values()] == [2, 2]
     lines = tables.section(result).splitlines()
     assert lines[-2].startswith("| nothing, ms a step |")
     assert lines[-1].startswith("| `KL()` |") and lines[-1].count("%") == 2
@@ -33,7 +34,7 @@ def test_every_batch_size_has_seconds_for_every_contender(result):
 
 def test_table_tells_how_much_more():
     seconds = {"CrossEntropy()": [1.0, 2.0, 4.0], "KL()": [1.1, 2.2, 8.0]}
-    race = {"batch_size": 32, "steps_in_block": 10, "seconds": seconds}
+    race = {"batch_size": 32, "steps_in_block": 10, "pairs": {"KL()": seconds}}
     *_, base, kl = tables._overheads({"overheads": [race]})
     assert base == "| nothing, ms a step | 200.0 (150.0 to 300.0) |"
     assert kl == "| `KL()` | +10 (+10 to +55) % |"
