@@ -444,7 +444,7 @@ def test_only_coupled_losses_depend_on_other_rows(case):
     losses = values(case.loss, student, teacher)
     first = np.arange(len(student))[:, None] == 0
     found = values(case.loss, np.where(first, student, -student), teacher)
-    found += values(case.loss, student, np.where(first, teacher, -teacher))
+    found = found + values(case.loss, student, np.where(first, teacher, -teacher))
     assert np.allclose(found[0], 2 * losses[0], rtol=1e-4) != case.coupled
 
 
