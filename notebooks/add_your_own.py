@@ -118,9 +118,10 @@ left.set(
     ylim=(0, 1.5), ylabel="loss (nats; Le Cam: 1)", title="Le Cam is bounded, as JS"
 )
 right.set(
-    ylim=(-1, 0.6), ylabel="gradient of the logit",
+    ylim=(-1, 0.6),
+    ylabel="gradient of the logit",
     title="so a student that is far off is hardly corrected",
-)  # fmt: skip
+)
 left.legend()
 plt.show()
 
@@ -171,8 +172,10 @@ left.set_title("Both terms of the mix fall")
 left.legend()
 right.plot(100 * history["agreement"], color=THIRD)
 right.set(
-    xlabel="step", ylabel="same prediction as the teacher (%)", ylim=(0, 100),
+    xlabel="step",
+    ylabel="same prediction as the teacher (%)",
+    ylim=(0, 100),
     title=f"A linear student agrees on {100 * history['agreement'][-1]:.0f} % of the "
     "training examples",
-)  # fmt: skip
+)
 plt.show()

@@ -115,8 +115,13 @@ def fit(divergence):
 
 fits = {}
 for divergence in (
-    KL(), ReverseKL(), JS(), SkewedKL(skew=0.3), Hellinger(), TotalVariation()
-):  # fmt: skip
+    KL(),
+    ReverseKL(),
+    JS(),
+    SkewedKL(skew=0.3),
+    Hellinger(),
+    TotalVariation(),
+):
     means, deviations, losses = fit(divergence)
     best = int(jnp.argmin(losses))
     fits[type(divergence).__name__] = float(means[best]), float(deviations[best])
@@ -142,15 +147,23 @@ for ax, (name, (mean, deviation)) in zip(axes.flat, fits.items(), strict=True):
     else:
         finding = "does neither"
     ax.fill_between(
-        grid, jax.nn.softmax(teacher) / spacing, color=TEACHER, alpha=0.25, lw=0,
+        grid,
+        jax.nn.softmax(teacher) / spacing,
+        color=TEACHER,
+        alpha=0.25,
+        lw=0,
         label="teacher",
-    )  # fmt: skip
+    )
     ax.plot(grid, jax.nn.softmax(normal(mean, deviation)) / spacing, label="student")
     ax.set_title(f"{name} {finding}")
     ax.text(
-        0.98, 0.9, f"mean {mean:.1f}, deviation {deviation:.1f}",
-        transform=ax.transAxes, ha="right", color=MUTED,
-    )  # fmt: skip
+        0.98,
+        0.9,
+        f"mean {mean:.1f}, deviation {deviation:.1f}",
+        transform=ax.transAxes,
+        ha="right",
+        color=MUTED,
+    )
 axes[0, 0].legend(loc="center right")
 for ax in axes[1]:
     ax.set_xlabel("outcome")
@@ -206,19 +219,27 @@ for name, loss in compared.items():
     left.plot(distances, values, label=name)
     right.plot(distances[1:], jnp.maximum(jnp.abs(slopes[1:]), 1e-8))
     right.annotate(
-        name, (distances[-1], max(abs(slopes[-1]), 1e-8)), xytext=(4, -9 if name == "total variation" else -1),
-        textcoords="offset points", color=right.lines[-1].get_color(),
-    )  # fmt: skip
+        name,
+        (distances[-1], max(abs(slopes[-1]), 1e-8)),
+        xytext=(4, -9 if name == "total variation" else -1),
+        textcoords="offset points",
+        color=right.lines[-1].get_color(),
+    )
 left.set(
-    ylim=(0, 6), xlabel="distance of the means (widths)", ylabel="loss (nats; widths)",
+    ylim=(0, 6),
+    xlabel="distance of the means (widths)",
+    ylabel="loss (nats; widths)",
     title="JS and total variation soon reach their largest value …",
-)  # fmt: skip
+)
 left.legend()
 right.set(
-    yscale="log", ylim=(1e-6, 30), xlim=(0, 12.5), ylabel="slope of the loss",
+    yscale="log",
+    ylim=(1e-6, 30),
+    xlim=(0, 12.5),
+    ylabel="slope of the loss",
     xlabel="distance of the means (widths)",
     title="… and no longer pull; KL and transport do",
-)  # fmt: skip
+)
 plt.show()
 
 # %% [markdown]
@@ -250,8 +271,11 @@ for squared, label in ((True, "with the factor"), (False, "without")):
     ]
     ax.plot(temperatures, norms, marker="o", ms=3, label=label)
 ax.set(
-    xscale="log", yscale="log", xlabel="temperature", ylabel="gradient norm of KL",
-)  # fmt: skip
+    xscale="log",
+    yscale="log",
+    xlabel="temperature",
+    ylabel="gradient norm of KL",
+)
 weaker = gradient_norm(KL(temperature_squared=False)) / norms[-1]
 ax.set_title(
     f"Without temperature² the gradient fades: {weaker:.0f} times from 1 to 16"
@@ -274,10 +298,13 @@ def show_softened(temperature=2.0):
     ax.bar(classes + 0.2, q, 0.4, label="teacher")
     entropy = float(-jnp.sum(q * jnp.log(q)))
     ax.set(
-        xlabel="class", ylabel="probability", ylim=(0, 1), xticks=classes,
+        xlabel="class",
+        ylabel="probability",
+        ylim=(0, 1),
+        xticks=classes,
         title=f"Temperature {temperature:.2g}: teacher's entropy {entropy:.2f} "
         f"of at most {np.log(10):.2f} nats",
-    )  # fmt: skip
+    )
     ax.legend()
     plt.show()
 
@@ -328,9 +355,10 @@ def show_plan(epsilon=0.1):
     image = ax.imshow(32 * plan, cmap="magma_r", vmin=0)
     largest = float(32 * plan.max(axis=1).mean())
     ax.set(
-        xlabel="teacher's example", ylabel="student's example",
+        xlabel="teacher's example",
+        ylabel="student's example",
         title=f"ε = {epsilon:.2g}: the best match gets {100 * largest:.0f} % on average",
-    )  # fmt: skip
+    )
     ax.spines[:].set_visible(False)
     plt.colorbar(image, ax=ax, label="share of the student's example")
     plt.show()

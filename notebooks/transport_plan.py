@@ -123,9 +123,11 @@ for ax, epsilon in zip(axes, (0.01, 0.05, 0.1, 1.0), strict=True):
 axes[0].set_ylabel("student's, sorted")
 plt.colorbar(image, ax=axes, shrink=0.8, label="share of an example")
 figure.suptitle(
-    "The larger ε, the more predictions each one is spread over (on average)", x=0.02,
-    ha="left", size=10,
-)  # fmt: skip
+    "The larger ε, the more predictions each one is spread over (on average)",
+    x=0.02,
+    ha="left",
+    size=10,
+)
 plt.show()
 
 # %% [markdown]
@@ -144,9 +146,13 @@ for epsilon in (0.02, 0.05, 0.1, 0.5):
     )
 ax.axvline(20, color=MUTED, lw=0.8, ls=":")
 ax.set(
-    xscale="log", yscale="log", ylim=(1e-3, 100), xlabel="iterations (dotted: the paper's 20)",
-    ylabel="misplaced mass (%)", title="A sharper plan takes more iterations",
-)  # fmt: skip
+    xscale="log",
+    yscale="log",
+    ylim=(1e-3, 100),
+    xlabel="iterations (dotted: the paper's 20)",
+    ylabel="misplaced mass (%)",
+    title="A sharper plan takes more iterations",
+)
 ax.set_xticks(counts, [str(count) for count in counts])
 ax.minorticks_off()
 ax.legend()
@@ -182,11 +188,12 @@ for name, values, color in zip(
     ax.plot(sureness[least], values[least], "o", color=color)
 ax.axvline(1, color=TEACHER, lw=0.8, ls=":")
 ax.set(
-    xlabel="student's logits, as a multiple of the teacher's", ylabel="loss",
+    xlabel="student's logits, as a multiple of the teacher's",
+    ylabel="loss",
     ylim=(0, None),
     title=f"Least with SinKD at {sureness[np.argmin(curves[0])]:.2f} of the teacher's logits,\n"
     f"debiased at {sureness[np.argmin(curves[1])]:.2f}",
-)  # fmt: skip
+)
 ax.legend()
 plt.show()
 
@@ -222,9 +229,11 @@ left.plot(epsilons, blurred, label="on the line")
 left.plot(epsilons, by_matrix, "o", ms=5, mfc="none", label="by matrices, the same")
 left.axhline(exact, color=THIRD, ls="--", label="exact, by sorting")
 left.set(
-    xscale="log", xlabel="ε", ylabel="transport cost",
+    xscale="log",
+    xlabel="ε",
+    ylabel="transport cost",
     title="With less blur the cost falls to the exact one",
-)  # fmt: skip
+)
 left.legend()
 
 order_p, order_q = np.sort(np.asarray(p)), np.sort(np.asarray(q))
@@ -235,6 +244,7 @@ right.plot(order_q, np.ones(32), "|", color=TEACHER, ms=14)
 right.set_yticks([0, 1], ["student", "teacher"])
 right.set(
     xlabel="probability of the second class, temperature 2",
-    title="The exact plan keeps the order", ylim=(-0.2, 1.2),
-)  # fmt: skip
+    title="The exact plan keeps the order",
+    ylim=(-0.2, 1.2),
+)
 plt.show()
