@@ -15,7 +15,8 @@ UNFINISHED := $(VENV)/.unfinished
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-gpu exp experiments bench test test-fast lint fmt types check lock clean
+# The folders docs and notebooks exist.
+.PHONY: help install install-gpu exp experiments bench docs notebooks test test-fast lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -89,6 +90,15 @@ bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyT
 		communication; do \
 		$(PY) -m benchmarks.$$name $(call given,DATA_DIR,--data-dir=) || exit; done
 	@$(PY) -m benchmarks.tables
+
+# --- pages ------------------------------------------------------------------------------
+
+docs: $(INSTALLED)  ## write docs/conventions.md anew from the code
+	@$(PY) -m kd.conventions.page docs/conventions.md
+
+notebooks: $(INSTALLED)  ## write the notebooks from their sources, run them: build/notebooks
+	@$(PIP) install nbclient ipykernel  # setup.cfg, extra notebooks
+	@$(PY) notebooks/build.py --execute
 
 # --- checks -----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from kd.conventions import page
 @pytest.fixture
 def result():
     options = argparse.Namespace(
-        batch_sizes=[4, 8], blocks=2, losses=1, block_seconds=0.001
+        batch_sizes=[4], blocks=2, losses=1, block_seconds=0.001
     )
     found = loss_overhead.benchmark(options)
     return found | {
@@ -22,14 +22,14 @@ def result():
 
 
 @pytest.mark.slow
-def test_every_batch_size_has_seconds_for_every_contender(result):
-    for race, batch_size in zip(result["overheads"], (4, 8), strict=True):
-        assert race["batch_size"] == batch_size
-        for pair in race["pairs"].values():
-            assert [len(row) for row in pair.values()] == [2, 2]
+def test_every_pair_has_seconds_of_every_block(result):
+    (race,) = result["overheads"]
+    assert race["batch_size"] == 4
+    (pair,) = race["pairs"].values()
+    assert [len(row) for row in pair.values()] == [2, 2]
     lines = tables.section(result).splitlines()
     assert lines[-2].startswith("| nothing, ms a step |")
-    assert lines[-1].startswith("| `KL()` |") and lines[-1].count("%") == 2
+    assert lines[-1].startswith("| `KL()` |") and lines[-1].endswith("% |")
 
 
 def test_table_tells_how_much_more():

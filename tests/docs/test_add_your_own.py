@@ -1,6 +1,5 @@
 """The page's own code, put where the page says, passes the battery."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -44,13 +43,13 @@ def test_it_passes_the_battery_by_one_line(tmp_path):
     battery = copy(
         "divergences/test_battery.py",
         ("import reference\n", "import reference\nfrom le_cam import LeCam\n"),
-        ("\nLOSSES = [\n", f"\nLOSSES = [\n    {CASE}"),
+        ("\nLOSSES = [\n", f"\nLOSSES = [\n    {CASE.strip()},\n"),
     )
     found = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-k", "LeCam", "-c",
-         str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT), str(battery)],
+         str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
+         "-o", f"pythonpath={tmp_path} {ROOT}", str(battery)],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"},
         capture_output=True,
         text=True,
     )  # fmt: skip
