@@ -90,10 +90,11 @@ def value_of(
 ) -> jax.Array:
     """The mean of a loss of this project over tokens of a pair."""
     if isinstance(loss, Mix):
-        return sum(
-            (term.weight * value_of(term.loss, pair, positions) for term in loss.terms),
-            start=jnp.zeros(()),
-        )
+        total = jnp.zeros(())
+        for term in loss.terms:
+            assert not callable(term.weight)
+            total += term.weight * value_of(term.loss, pair, positions)
+        return total
     counted = {"all": np.ones_like(pair.counted), "padding": ~pair.counted}
     batch = {
         "mask": jnp.ones(len(pair.student), bool),

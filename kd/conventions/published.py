@@ -28,7 +28,9 @@ class Pair(NamedTuple):
     labels: Int[np.ndarray, "b n"]
 
 
-def forward_kl(pair, *, temperature=1.0, squared=False, positions="counted"):
+def forward_kl(
+    pair, *, temperature=1.0, squared=False, positions: Positions = "counted"
+):
     """KL(q || p)."""
     log_p, log_q = _predictions(pair, temperature, positions)
     factor = temperature**2 if squared else 1.0
@@ -42,7 +44,7 @@ def reverse_kl(pair, *, temperature=1.0, squared=False, factor=1.0):
     return factor * jnp.mean(_kl(log_p, log_q))
 
 
-def soft_cross_entropy(pair, *, temperature=1.0, positions="counted"):
+def soft_cross_entropy(pair, *, temperature=1.0, positions: Positions = "counted"):
     """-sum_v q log p, never times temperature^2."""
     log_p, log_q = _predictions(pair, temperature, positions)
     return -jnp.mean(jnp.sum(jnp.exp(log_q) * log_p, axis=-1))
@@ -116,7 +118,9 @@ def skewed_reverse_of_sequences(pair, *, skew):
     return _mean_of_means(_kl(log_p, log_m), pair)
 
 
-def total_variation(pair, *, temperature=1.0, squared=False, positions="counted"):
+def total_variation(
+    pair, *, temperature=1.0, squared=False, positions: Positions = "counted"
+):
     """1/2 sum_v |p - q|."""
     p, q = map(jnp.exp, _predictions(pair, temperature, positions))
     factor = temperature**2 if squared else 1.0

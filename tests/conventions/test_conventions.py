@@ -88,7 +88,7 @@ def test_notes_are_true(x64):
     half = float(js(pair, teacher=0.5, weight=0.5))
     assert float(published.fdistill_js(pair, beta=0.5)) == pytest.approx(half, 1e-8)
     # Grows with the batch, twice as large.
-    twice = Pair(*(np.concatenate([np.asarray(x)] * 2) for x in pair))
+    twice = jax.tree.map(lambda x: np.concatenate([x, x]), pair)
     for code, factor in (
         ("SinKD, sample-wise ablation", 2),
         ("SinKD, GLUE", 2),

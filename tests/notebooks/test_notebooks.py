@@ -18,6 +18,7 @@ FOLDER = pathlib.Path(__file__).parents[2] / "notebooks"
 
 def load_build():
     spec = importlib.util.spec_from_file_location("build", FOLDER / "build.py")
+    assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
