@@ -39,7 +39,7 @@ class Scheduled(Loss):
     def __post_init__(self) -> None:
         for path, schedule in self.schedules:
             with jax.ensure_compile_time_eval():
-                first = float(schedule(jnp.int32(0)))
+                first = float(jnp.asarray(schedule(jnp.int32(0))))
             _checked(self.loss, path.split("."), first)
         object.__setattr__(self, "name", self.loss.name)
 

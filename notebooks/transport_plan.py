@@ -220,8 +220,8 @@ exact = float(line_exact.exact_row_costs(p, q, masses, masses).sum())
 epsilons = np.geomspace(0.005, 1, 10)
 blurred, by_matrix = [], []
 for epsilon in epsilons:
-    costs = line.row_costs(p, q, masses, masses, epsilon=float(epsilon), num_iters=500)
-    blurred.append(float(costs.sum()))
+    plan = line.solve(p, q, masses, masses, epsilon=float(epsilon), num_iters=500)
+    blurred.append(float(plan.costs.sum()))
     loss = SinKD(epsilon=float(epsilon), num_iters=500)
     by_matrix.append(float(loss(student, teacher).mean()))
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4))

@@ -34,6 +34,7 @@ from kd.divergences import (
     Hellinger,
     Jeffreys,
     LogitMSE,
+    OptimalTransport,
     RankCorrelation,
     Renyi,
     ReverseCrossEntropy,
@@ -61,7 +62,7 @@ LOSSES: tuple[Loss, ...] = (
     Hellinger(), ChiSquared(), Alpha(), Renyi(), FDivergence(generator=t_log_t),
     LogitMSE(), Standardized(KL()), DKD(), ATKD(), ValueCorrelation(),
     RankCorrelation(), DIST(), BatchCorrelation(), ClassCorrelation(), ComparativeKL(),
-    SinKD(), SinkhornDivergence(),
+    SinKD(), SinkhornDivergence(), OptimalTransport(),
 )  # fmt: skip
 """One of every divergence, with its defaults."""
 

@@ -19,7 +19,7 @@ def exact_row_costs(
 
     An optimal plan fills the columns from left to right with the rows from left to
     right, in O((n + m) log(n + m)). Other plans may cost the same in total, but not row
-    by row: the total is the limit of that of `line.row_costs` as epsilon goes to 0 and
+    by row: the total is the limit of that of `line.solve` as epsilon goes to 0 and
     the number of iterations to infinity. Differentiable with respect to x and y, with
     the subgradient 0 where the plan pairs equal points.
 
