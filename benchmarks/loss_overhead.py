@@ -112,7 +112,7 @@ def steps(
 
     def prepare(objective: Mix) -> Callable[[], None]:
         optimizer = experiment.optimizer.build(experiment.num_steps)
-        procedure = offline(model, None, objective, optimizer)
+        procedure = offline(model, None, objective, optimizer, mesh=mesh)
         state = procedure.init(jax.random.key(0), params, None, batch)
         state = replicate(state, mesh)
         compiled = procedure.step.lower(state, None, batch).compile()  # pyrefly: ignore[missing-attribute]

@@ -48,6 +48,11 @@ def keep_compiled(directory: pathlib.Path) -> None:
 def _commit() -> str | None:
     here = pathlib.Path(__file__).parent
     try:
+        # Installed below somebody's repository, this file is not part of it.
+        subprocess.run(
+            ["git", "ls-files", "--error-unmatch", pathlib.Path(__file__).name],
+            cwd=here, capture_output=True, check=True, timeout=10,
+        )  # fmt: skip
         return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=here, capture_output=True, text=True, check=True, timeout=10,

@@ -68,7 +68,7 @@ class Scheduled(Loss):
         for path, schedule in self.schedules:
             value = jnp.asarray(schedule(batch["step"]), jnp.float32)
             loss = _with(loss, path.split("."), value)
-            settings[path.rpartition(".")[2]] = value
+            settings[path] = value
         losses, metrics = loss.per_example_with_metrics(params, student, teacher, batch)
         return losses, metrics | settings
 
@@ -87,8 +87,14 @@ def _checked(record: Any, path: list[str], value: float) -> Any:
             f"{type(record).__name__} has no setting {name!r}; it has "
             f"{', '.join(names)}"
         )
+    current = getattr(record, name)
     if inner:
-        value = _checked(getattr(record, name), inner, value)
+        return dataclasses.replace(record, **{name: _checked(current, inner, value)})
+    if not isinstance(current, float):
+        raise ValueError(
+            f"{name} of {type(record).__name__} is {current!r}, not a number that can "
+            "follow the step"
+        )
     return dataclasses.replace(record, **{name: value})
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from kd import config
-from kd.divergences import JS, KL, LogitMSE, PerToken, SkewedKL
+from kd.divergences import JS, KL, LogitMSE, PerSequence, PerToken, SinKD, SkewedKL
 from kd.objective import CrossEntropy
 from kd.scheduled import scheduled
 from kd.types import Outputs
@@ -77,6 +77,28 @@ def test_wrong_settings_are_refused():
         scheduled(KL(), skew=FALLING)
     with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
         scheduled(KL(), temperature=optax.constant_schedule(0.0))
+
+
+@pytest.mark.parametrize(
+    "loss, path", [(SinKD(), "num_iters"), (KL(), "temperature_squared")]
+)
+def test_settings_that_are_no_real_numbers_are_refused(loss, path):
+    with pytest.raises(ValueError, match="not a number that can follow the step"):
+        scheduled(loss, **{path: FALLING})
+
+
+@pytest.mark.parametrize("wrapper", [PerToken, PerSequence])
+def test_inside_of_tokens(wrapper):
+    batch = {
+        "mask": jnp.ones(2, bool),
+        "prediction_mask": jnp.ones((2, 3), bool),
+        "step": jnp.int32(10),
+    }
+    student, teacher = (Outputs(o.logits.reshape(2, 3, 4)) for o in (STUDENT, TEACHER))
+    inside = wrapper(scheduled(KL(), temperature=FALLING))
+    found = inside.per_example((), student, teacher, batch)
+    expected = wrapper(KL()).per_example((), student, teacher, batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_what_is_scheduled_is_recorded():

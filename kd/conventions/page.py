@@ -5,6 +5,7 @@ python -m kd.conventions.page docs/conventions.md
 
 import dataclasses
 import functools
+import argparse
 import inspect
 import pathlib
 import sys
@@ -104,8 +105,10 @@ c7d8950, torchdistill 01038e7, DistillKit 361c7ac.
 
 
 def main() -> int:
-    """Writes the page to the file that is named."""
-    pathlib.Path(sys.argv[1]).write_text(page(), encoding="utf-8")
+    """Writes the page to the file that is named; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m kd.conventions.page")
+    parser.add_argument("file", type=pathlib.Path, help="docs/conventions.md")
+    parser.parse_args().file.write_text(page(), encoding="utf-8")
     return 0
 
 

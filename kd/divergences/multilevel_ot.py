@@ -137,6 +137,9 @@ class MultiLevelOT(CrossTokenizerLoss):
         cost = jax.vmap(L1())(x, y)
 
         def plan(cost, x_kept, y_kept):
+            # With nothing on one side there is nothing to transport.
+            both = jnp.any(x_kept) & jnp.any(y_kept)
+            x_kept, y_kept = x_kept & both, y_kept & both
             return solver.solve(
                 cost,
                 x_kept / jnp.maximum(jnp.sum(x_kept), 1),

@@ -26,8 +26,9 @@ class PerToken(Loss):
 
     for b unmasked sequences. The mean over sequences is the mean of r over all
     tokens of the batch in the first case, and the mean of every sequence's own mean
-    in the second, which does not depend on what else is in the batch. A loss that
-    couples its rows couples all tokens.
+    in the second, which does not depend on what else is in the batch. The first couples
+    the sequences: parts of a batch (`num_microbatches`) give another mean where their
+    lengths differ. A loss that couples its rows couples all tokens.
 
     Mask and labels are aligned to predictions: position j says whether and what the
     logits at j are to predict, so that nothing is shifted here. `batch["labels"]`
@@ -72,6 +73,8 @@ class PerToken(Loss):
         rows = {"mask": kept.reshape(-1)}
         if "labels" in batch:
             rows["labels"] = batch["labels"].reshape(-1)
+        if "step" in batch:
+            rows["step"] = batch["step"]
         losses, metrics = self.loss.per_example_with_metrics(
             params, _flat(student), teacher and _flat(teacher), rows
         )
@@ -132,7 +135,10 @@ class PerSequence(Loss):
         if "labels" in batch:
             rows["labels"] = batch["labels"]
 
+        step = {"step": batch["step"]} if "step" in batch else {}
+
         def one(student, teacher, rows):
+            rows = rows | step
             return self.loss.per_example_with_metrics(
                 params, Outputs(student), teacher and Outputs(*teacher), rows
             )

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from kd.divergences.divergence import Divergence
+from kd.objective import masked_mean
 from kd.transport import diagnostics, line, sharding, solver
 from kd.transport.cost import L1, Cost
 from kd.types import Metrics
@@ -44,13 +45,18 @@ class _BatchTransport(Divergence):
 
     def rows_with_metrics(self, student, teacher, where):
         kept = jnp.ones(len(student), bool) if where is None else where
-        return sharding.solve_groups(
+        losses, metrics = sharding.solve_groups(
             self._group,
             self._soften(student),
             self._soften(teacher),
             kept,
             num_groups=self.num_groups,
         )
+        # A group without rows has no plan to speak of.
+        filled = kept.reshape(self.num_groups, -1).any(axis=1)
+        return losses, {
+            name: masked_mean(of_groups, filled) for name, of_groups in metrics.items()
+        }
 
     @abc.abstractmethod
     def _group(

@@ -158,7 +158,7 @@ class _Block:
         self._checkpoints, self._log, self._bar = checkpoints, log, bar
         self._batch_size = batch_size
         self._say = say
-        self._warned = False
+        self._warned: set[str] = set()
         self._steps = []
         self._rates = []
         self._started = time.perf_counter()
@@ -217,9 +217,10 @@ class _Block:
     def _check_plans(self, step, metrics):
         for name, value in metrics.items():
             loss, _, metric = name.rpartition("/")
-            if metric != "marginal_error" or self._warned or value <= _MARGINAL_ERROR:
+            far = metric == "marginal_error" and value > _MARGINAL_ERROR
+            if not far or name in self._warned:
                 continue
-            self._warned = True
+            self._warned.add(name)
             self._bar.clear()
             self._say(
                 f"{loss}: the transport plan of step {step} misses its marginals by "

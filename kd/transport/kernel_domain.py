@@ -51,7 +51,7 @@ def scaling_vectors(
 
     Source: cuturi2013sinkhorn, algorithm 1.
     """
-    _, u, v, errors = _iterate(kernel, row_mass, column_mass, num_iters, axis)
+    u, v, errors = _iterate(kernel, row_mass, column_mass, num_iters, axis)
     return u[-1], v[-1], errors
 
 
@@ -66,12 +66,12 @@ def _iterate(kernel, row_mass, column_mass, num_iters, axis):
 
     start = jnp.zeros_like(row_mass), jnp.ones_like(column_mass)
     with jax.default_matmul_precision("highest"):
-        last, (u, v, errors) = jax.lax.scan(normalise, start, length=num_iters)
-    return last, u, v, over_rows(errors[1:], axis)
+        _, (u, v, errors) = jax.lax.scan(normalise, start, length=num_iters)
+    return u, v, over_rows(errors[1:], axis)
 
 
 def _forward(kernel, row_mass, column_mass, num_iters, axis):
-    _, u, v, errors = _iterate(kernel, row_mass, column_mass, num_iters, axis)
+    u, v, errors = _iterate(kernel, row_mass, column_mass, num_iters, axis)
     return (u[-1], v[-1], errors), (kernel, row_mass, column_mass, u, v)
 
 

@@ -2,7 +2,7 @@
 
 A problem is sharded by its rows: inside `jax.shard_map` every device holds some rows
 of the cost, whole, and a copy of whatever belongs to the columns. All that must cross
-devices is a sum over rows, one number a column.
+devices is a sum or a maximum over rows, one number a column.
 
 Gradients follow the same rule: a device knows what its own rows make of its copy of
 the columns. The gradient of the columns is the sum over devices, and what is handed

@@ -2,19 +2,19 @@
 
 A batch is sharded by its examples, so every device has some rows (student) and some
 columns (teacher) of the problem. It keeps its rows and gets all columns; from then on
-only sums over rows cross devices, one number a column and iteration
-(`kd.transport.rows`). With d devices, n rows, m columns and v classes each device
-sends, by the usual ring algorithms,
+only sums over rows cross devices, one number a column and iteration, and in the log
+domain as many maxima (`kd.transport.rows`). With d devices, n rows, m columns and v
+classes each device sends, by the usual ring algorithms, (d - 1) / d times
 
-    (d - 1) / d   m v                         to gather all columns, or
-    (d - 1) / d  (n v + m v) / d  +  n m      to exchange rows for classes, add up the
-                                              cost from parts of the classes, and
-                                              hand every device its rows of it
-    (d - 1) / d   2 m                         for a sum over rows
+    m v                       numbers to gather all columns, or
+    (n + m) v / d  +  n m     to exchange rows for classes, add up the cost from parts
+                              of the classes, and hand every device its rows of it;
+    2 m                       for a sum over rows, or a maximum.
 
-numbers. The second way is taken where it moves less: where classes are many more
-than examples. Its gradient moves (d - 1) / d (n v / d + n m) more, that of the first
-nothing, the teacher being a constant.
+The second way is taken where it moves less: where classes are many more than examples.
+In a gradient with respect to the rows it moves n v / d + n m more, the first nothing.
+Where the columns have a gradient too, as in `SinkhornDivergence` of the student with
+itself, theirs goes back the way they came.
 """
 
 import functools
@@ -49,7 +49,7 @@ def solve_groups(problem: Problem, *arrays: Array, num_groups: int) -> tuple[Any
         num_groups: how many.
 
     Returns:
-        The values [b], and the means of the scalars over the groups.
+        The values [b], and the scalars of every group, [num_groups].
 
     Raises:
         ValueError: the rows cannot be cut into so many equal groups.
@@ -62,13 +62,12 @@ def solve_groups(problem: Problem, *arrays: Array, num_groups: int) -> tuple[Any
     num_devices = _num_devices()
     if num_devices > 1 and num_groups == 1 and num_rows % num_devices == 0:
         whole = functools.partial(problem, axis=AXIS)
-        return _over_devices(whole, scalars=PartitionSpec())(*arrays)
+        values, scalars = _over_devices(whole, scalars=PartitionSpec())(*arrays)
+        return values, jax.tree.map(lambda scalar: scalar[None], scalars)
     if num_devices > 1 and num_groups > 1 and num_groups % num_devices == 0:
         mine = functools.partial(_each_group, problem, num_groups // num_devices)
-        values, scalars = _over_devices(mine, scalars=PartitionSpec(AXIS))(*arrays)
-    else:
-        values, scalars = _each_group(problem, num_groups, *arrays)
-    return values, jax.tree.map(jnp.mean, scalars)
+        return _over_devices(mine, scalars=PartitionSpec(AXIS))(*arrays)
+    return _each_group(problem, num_groups, *arrays)
 
 
 def _each_group(problem, num_groups, *arrays):

@@ -149,13 +149,18 @@ every_loss = pytest.mark.parametrize(("loss", "definition"), LOSSES)
 
 
 def answers():
-    """Logits of three pairs, unusable where they do not count; the last has none."""
+    """Logits of four pairs, unusable where they do not count.
+
+    The last two have no student's, and no teacher's.
+    """
     random = np.random.default_rng(0)
-    student = random.normal(0, 2, (3, 5, 7))
-    teacher = random.normal(0, 2, (3, 6, 9))
-    kept = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 0, 1], [0, 0, 0, 0, 0]], bool)
+    student = random.normal(0, 2, (4, 5, 7))
+    teacher = random.normal(0, 2, (4, 6, 9))
+    kept = np.array(
+        [[1, 1, 1, 0, 0], [0, 1, 1, 0, 1], [0, 0, 0, 0, 0], [1, 1, 0, 0, 1]], bool
+    )
     teacher_kept = np.array(
-        [[0, 1, 1, 1, 1, 1], [1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1]], bool
+        [[0, 1, 1, 1, 1, 1], [1, 0, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1], [0] * 6], bool
     )
     student[~kept] = teacher[~teacher_kept] = np.nan
     return student, teacher, kept, teacher_kept
@@ -164,11 +169,11 @@ def answers():
 @every_loss
 def test_value_and_gradient_are_those_of_the_definition(loss, definition, x64):
     student, teacher, kept, teacher_kept = answers()
-    weights = np.array([1.0, 2.0, 3.0])
+    weights = np.array([1.0, 2.0, 3.0, 4.0])
     losses, gradient = value_and_gradient(
         loss, student, teacher, kept, teacher_kept, weights
     )
-    assert losses[2] == 0
+    assert not losses[2:].any() and not gradient[2:].any()
 
     def total(student):
         values = [
@@ -224,7 +229,7 @@ def test_extreme_logits_stay_finite(loss, definition, dtype):
     student, teacher = 1e4 * np.sign(student), 1e4 * np.sign(teacher)
     losses, gradient = value_and_gradient(
         loss, student.astype(dtype), teacher.astype(dtype), kept, teacher_kept,
-        np.ones(3, np.float32),
+        np.ones(4, np.float32),
     )  # fmt: skip
     assert losses.dtype == np.float32 and gradient.dtype == dtype
     assert np.all(np.isfinite(losses)) and np.all(np.isfinite(gradient[kept]))
@@ -253,7 +258,7 @@ def test_in_a_mix_they_read_a_mask_for_each_side(monkeypatch):
     student, teacher = jnp.float32(student), jnp.float32(teacher)
     outputs = Outputs(student), Outputs(teacher)
     batch = {
-        "mask": jnp.array([True, False, True]),
+        "mask": jnp.array([True, False, True, True]),
         "prediction_mask": jnp.asarray(kept),
         "teacher_prediction_mask": jnp.asarray(teacher_kept),
     }
@@ -268,9 +273,9 @@ def test_in_a_mix_they_read_a_mask_for_each_side(monkeypatch):
     # Of one tokenizer one mask is enough, of two it is not.
     del batch["teacher_prediction_mask"]
     same = ULD().per_example((), outputs[0], outputs[0], batch)
-    np.testing.assert_array_equal(same, np.zeros(3))
+    np.testing.assert_array_equal(same, np.zeros(4))
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"teacher_where of shape \(3, 5\) does not"):
+    with pytest.raises(ValueError, match=r"teacher_where of shape \(4, 5\) does not"):
         ULD().per_example((), *outputs, batch)
 
 

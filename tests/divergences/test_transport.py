@@ -58,6 +58,16 @@ def test_a_group_without_rows_is_nothing():
     assert np.all(np.isfinite(gradient)) and not gradient[4:].any()
 
 
+def test_groups_without_rows_do_not_count_in_the_metrics(x64):
+    student, teacher = map(jnp.asarray, logits(1))
+    where = jnp.arange(8) < 4
+    found = metrics_of(SinKD(num_groups=2, num_iters=1), student, teacher, where)
+    alone = metrics_of(SinKD(num_iters=1), student[:4], teacher[:4], where[:4])
+    assert alone["marginal_error"] > 0
+    for name, value in alone.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9, err_msg=name)
+
+
 def test_groups_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="8 cannot be cut into 3 equal groups"):
         SinKD(num_groups=3)(*jnp.float32(logits(2)))
