@@ -3,9 +3,9 @@
 python -m kd.conventions.page docs/conventions.md
 """
 
+import argparse
 import dataclasses
 import functools
-import argparse
 import inspect
 import pathlib
 import sys
