@@ -1,6 +1,7 @@
 """What all tests share: four simulated CPU devices, a key, x64 and the real data."""
 
 import dataclasses
+import gc
 import os
 import platform
 from collections.abc import Iterator
@@ -19,6 +20,10 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # What is compiled is tiny: compiling it three times faster outweighs running it slower.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
+# What is compiled is many objects that stay: looking for garbage among them again and
+# again takes a tenth of the time.
+gc.set_threshold(200_000, 50, 1000)
 
 import jax
 import pytest
