@@ -5,6 +5,7 @@ experiment from another, so that a module shows only what differs.
 """
 
 import dataclasses
+import os
 import pathlib
 from typing import Literal
 
@@ -97,9 +98,10 @@ class Experiment:
         """The same, the teacher's recipe having our data.
 
         A student can only be compared with a teacher that sees the same inputs, so
-        the student's fields decide for both.
+        the student's fields decide for both. A teacher that is given as a directory
+        is not trained, so that its recipe does not matter.
         """
-        if self.teacher is None:
+        if self.teacher is None or self.teacher.directory:
             return self
         recipe = dataclasses.replace(self.teacher.recipe, data=self.data)
         teacher = dataclasses.replace(self.teacher, recipe=recipe)
@@ -132,6 +134,7 @@ class Teacher:
         """What `teacher=text` means: "live", "cached" or a directory."""
         if text in ("live", "cached"):
             return dataclasses.replace(self, logits=text)
-        if pathlib.Path(text).is_dir():
-            return dataclasses.replace(self, directory=text)
+        directory = pathlib.Path(os.path.expanduser(text))
+        if directory.is_dir():
+            return dataclasses.replace(self, directory=str(directory))
         raise ValueError(f'expected "live", "cached" or a directory, got {text!r}')

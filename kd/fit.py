@@ -156,7 +156,7 @@ def _student(
     )
     params = jax.jit(model.init)(jax.random.key(experiment.seed), batch)
     if start:
-        _check_same(student, saved.read_config(start).network)
+        check_same(student, saved.read_config(start).network)
         if data.vocab_size and data.vocab_size > student.vocab_size:
             raise UserError(
                 f"the tokenizer has {data.vocab_size} tokens, {start} knows "
@@ -169,15 +169,24 @@ def _student(
     return student, model, params
 
 
-def _check_same(wanted: Any, found: Any) -> None:
-    """Checks what no shape of a weight would show."""
+def check_same(wanted: Any, found: Any) -> None:
+    """Checks what no shape of a weight would show.
+
+    Args:
+        wanted: the network to train, an architecture.
+        found: the one that its `pretrained` holds.
+
+    Raises:
+        UserError: they differ.
+    """
     if type(wanted) is not type(found):
         raise UserError(
             f"{wanted.pretrained} is a {type(found).__name__}, the student a "
             f"{type(wanted).__name__}"
         )
     for name in (
-        "num_heads", "layer_norm_epsilon", "vocab_size", "num_groups", "stem_stride"
+        "num_heads", "layer_norm_epsilon", "vocab_size", "num_blocks", "num_groups",
+        "stem_stride", "widths",
     ):  # fmt: skip
         if getattr(wanted, name, None) != getattr(found, name, None):
             raise UserError(

@@ -14,7 +14,7 @@ from kd import config, environment, results, run_directory, teacher
 from kd.data import sources
 from kd.data.task import Corpus, Prepared
 from kd.experiment import Experiment
-from kd.fit import fit
+from kd.fit import check_same, fit
 from kd.models import hub, saved
 from kd.report.page import write_page
 from kd.teacher import TeacherOnData
@@ -77,6 +77,8 @@ def _run_in(
         if experiment.student.pretrained:
             # Now, not after hours of training a teacher.
             saved.fetch(experiment.student.pretrained)
+            found = saved.read_config(experiment.student.pretrained).network
+            check_same(experiment.student, found)
         given = experiment.teacher.directory if experiment.teacher else ""
         data = experiment.data.prepare(
             corpus,

@@ -5,8 +5,9 @@ Training it is a run like any other, see `kd.run`.
 
 import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -58,8 +59,14 @@ def _with_fingerprints(tree: Any) -> Any:
 
 
 def model_directory(directory: str | pathlib.Path) -> pathlib.Path:
-    """Where the network is in a directory: a run's is in its folder `model`."""
-    directory = pathlib.Path(directory)
+    """Where the network is in a directory: a run's is in its folder `model`.
+
+    Raises:
+        UserError: there is no such directory.
+    """
+    directory = pathlib.Path(os.path.expanduser(directory))
+    if not directory.is_dir():
+        raise UserError(f"teacher.directory: {directory} is not a directory")
     inner = directory / "model"
     return inner if (inner / "model.safetensors").exists() else directory
 
@@ -91,10 +98,12 @@ def load(
             f"{directory}: the teacher has {len(found)} classes, the task has "
             f"{len(labels)}"
         )
-    if set(found) == set(labels) and tuple(found) != tuple(labels):
+    # Networks of the hub often say no more of their classes than LABEL_0, LABEL_1.
+    unnamed = [f"label_{i}" for i in range(len(labels))]
+    if _folded(found) not in (_folded(labels), unnamed):
         raise UserError(
-            f"{directory}: the teacher's classes are {', '.join(found)} in this order, "
-            f"the task's {', '.join(labels)}"
+            f"{directory}: the teacher's classes are {', '.join(map(str, found))} in "
+            f"this order, the task's {', '.join(labels)}"
         )
     if task.preprocessing(directory) != data.preprocessing:
         raise UserError(
@@ -118,6 +127,10 @@ def load(
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).data)
     return LoadedTeacher(model, params, digest.hexdigest())
+
+
+def _folded(labels: Sequence[str]) -> list[str]:
+    return [str(label).casefold() for label in labels]
 
 
 def _longest(split: Split) -> dict[str, np.ndarray]:

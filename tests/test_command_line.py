@@ -108,6 +108,14 @@ def test_images_and_tables(capsys, tmp_path, arguments, message):
     assert not (tmp_path / "r" / arguments[0]).exists()
 
 
+def test_a_teacher_that_is_not_there(capsys, tmp_path):
+    line = complaint(
+        capsys, "sst2_kd", "--scale", "mini", *BUNDLED, "--runs", tmp_path / "r",
+        f"teacher.directory={tmp_path / 'none'}",
+    )  # fmt: skip
+    assert f"teacher.directory: {tmp_path / 'none'} is not a directory" in line
+
+
 def test_folder_without_the_task(capsys, tmp_path):
     (tmp_path / "CoLA").mkdir()
     (tmp_path / "CoLA/dev.tsv").write_text("")

@@ -15,6 +15,22 @@ def sinkd():
     return config.load("sst2_sinkd", "mini")
 
 
+def test_the_recipe_of_a_given_teacher_does_not_matter(tmp_path):
+    changed = config.override(
+        config.load("sst2_kd", "mini"), f"teacher={tmp_path}",
+        "student.max_length=128", "data.widths=16,128",
+    )  # fmt: skip
+    assert changed.teacher.recipe.student.max_length < 128
+    assert changed.sharing_data() == changed
+
+
+def test_a_teacher_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "taught").mkdir()
+    changed = config.override(config.load("sst2_kd", "mini"), "teacher=~/taught")
+    assert changed.teacher.directory == str(tmp_path / "taught")
+
+
 @pytest.mark.parametrize(
     ("assignment", "read"),
     [

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kd.train.loop
-from kd import config, run
+from kd import config, run, teacher
 from kd.data.glue import SST2
 from kd.data.images import ImageTask
 from kd.data.tables import TableTask
@@ -207,6 +207,27 @@ def test_a_teacher_of_something_else_is_refused(after, tmp_path, network, messag
         run.run(given, "given", workspace)
 
 
+def test_a_teacher_of_as_many_other_classes_is_refused(finished, tmp_path):
+    experiments, runs = finished
+    task = experiments["points"].data
+    directory = shutil.copytree(runs / "points/0/model", tmp_path / "model")
+    data = task.prepare(run.sources.load(task), directory)
+
+    def load(*labels):
+        path = directory / "config.json"
+        named = {"id2label": {str(i): label for i, label in enumerate(labels)}}
+        path.write_text(json.dumps(json.loads(path.read_text()) | named))
+        return teacher.load(
+            directory, task=task, data=data, compute_dtype="float32"
+        ).fingerprint
+
+    for others in (("cat", "dog"), ("high", "low")):
+        with pytest.raises(UserError, match=f"classes are {others[0]}, {others[1]} in"):
+            load(*others)
+    # Case does not matter, and some networks do not say.
+    assert load("LOW", "High") == load("LABEL_0", "LABEL_1")
+
+
 def test_weights_to_start_from(after):
     experiments, workspace = after
     before = workspace.runs / "points/0/model"
@@ -220,8 +241,10 @@ def test_weights_to_start_from(after):
     assert hub.fingerprint(str(before)) != str(before)
 
     other = config.override(experiments["spots"], f"student.pretrained={before}")
+    said.clear()
     with pytest.raises(UserError, match="is a MLP, the student a ResNet"):
-        run.run(other, "other", workspace)
+        run.run(other, "other", workspace._replace(say=said.append))
+    assert not any("teacher" in line for line in said)  # before it is asked
 
 
 def test_networks_that_cannot_read_the_task(finished):

@@ -7,7 +7,11 @@ only `source="auto"` ever falls back, from TFDS to the bundled corpus, and says 
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from kd.data import tfds
 from kd.data.task import Corpus, R, Task
@@ -67,12 +71,32 @@ def _load_tfds(task: Task[R]) -> Corpus[R]:
     except UserError as error:
         raise UserError(f"{error}; {_advice(task)}") from error
     return Corpus(
-        train=task.from_tfds(splits.train),
-        dev=task.from_tfds(splits.dev),
+        train=_records(task, "train", splits.train),
+        dev=_records(task, "dev", splits.dev),
         source="tfds",
         name=f"TFDS {task.tfds} {splits.version}",
         directory=splits.directory,
     )
+
+
+def _records(task: Task[R], part: str, rows: Sequence[Mapping[str, Any]]) -> R:
+    where = f"TFDS {task.tfds}, {part}"
+    try:
+        records = task.from_tfds(rows)
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{where}: not the rows of {task.name} ({type(error).__name__}: {reason}); "
+            f"{_advice(task)}"
+        ) from error
+    labels = records.labels
+    wrong = np.flatnonzero((labels < 0) | (labels >= task.num_classes))
+    if len(wrong):
+        raise UserError(
+            f"{where}: example {wrong[0]} is of class {labels[wrong[0]]}; expected 0 "
+            f"to {task.num_classes - 1}; {_advice(task)}"
+        )
+    return records
 
 
 def _load_tfds_or_bundled(task: Task[R]) -> Corpus[R]:

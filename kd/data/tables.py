@@ -70,7 +70,11 @@ class TableTask(Task[Arrays]):
             raise UserError(
                 f"{path}: no examples; expected a header and then one per line"
             )
-        header, *rows = csv.reader(lines)
+        reader = csv.reader(lines)
+        try:
+            header, *rows = reader
+        except csv.Error as error:
+            raise UserError(f"{path}:{reader.line_num}: {error}") from error
         missing = {self.label_column, *self.ignored} - set(header)
         if missing:
             raise UserError(
@@ -131,7 +135,9 @@ def _number(text: str) -> float:
 
 
 def _fraction(row: np.ndarray) -> float:
-    digest = hashlib.sha256(np.ascontiguousarray(row).tobytes()).digest()
+    # Adding 0 makes -0 and 0, which are equal, the same bytes; as does the byte order.
+    numbers = (row + np.float32(0)).astype("<f4")
+    digest = hashlib.sha256(numbers.tobytes()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 

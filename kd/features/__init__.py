@@ -9,7 +9,7 @@ from kd.features.distance_correlation import DistanceCorrelation
 from kd.features.feature import FeatureLoss, PositionLoss, VectorLoss
 from kd.features.hints import Hints
 from kd.features.kernel_alignment import CKA
-from kd.features.layers import NoSuchLayer
+from kd.features.layers import Misfit, NoSuchLayer
 from kd.features.norm_direction import NormAndDirection, class_means
 from kd.features.over_layers import OverLayers, skip
 from kd.features.probabilistic import PKT
@@ -32,6 +32,7 @@ __all__ = [
     "EmbeddingCompression",
     "FeatureLoss",
     "Hints",
+    "Misfit",
     "NoSuchLayer",
     "NormAndDirection",
     "NormalizedMSE",

@@ -83,7 +83,7 @@ class AttentionMSE(FeatureLoss):
             One value per row, in float32 (float64 if the probabilities are).
 
         Raises:
-            ValueError: the shapes do not fit.
+            Misfit: the shapes do not fit.
         """
         compared = (0, 2, 3) if self.heads == "mean" else range(4)
         if student.ndim != 4 or (
@@ -91,7 +91,7 @@ class AttentionMSE(FeatureLoss):
             or any(student.shape[i] != teacher.shape[i] for i in compared)
         ):
             hint = "" if self.heads == "mean" else '; heads="mean" compares their means'
-            raise ValueError(
+            raise layers.Misfit(
                 f"AttentionMSE: student {student.shape}, teacher {teacher.shape} are "
                 f"not [b, h, n, n] of the same heads and tokens{hint}"
             )

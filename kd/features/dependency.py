@@ -85,7 +85,8 @@ def _contracting(kernel: Float[Array, "d e"]) -> Float[Array, "d e"]:
     # The singular vectors are constants: the value's derivative is their product,
     # while that of a decomposition is infinite where singular values meet.
     fixed = jax.lax.stop_gradient(kernel)
-    right = jnp.linalg.eigh(fixed.T @ fixed)[1][:, -1]
+    squared = jnp.matmul(fixed.T, fixed, precision="highest")
+    right = jnp.linalg.eigh(squared)[1][:, -1]
     left = fixed @ right
     largest = jnp.dot(left / jnp.where(norm(left) > 0, norm(left), 1), kernel @ right)
     return kernel / jnp.maximum(largest, 1)

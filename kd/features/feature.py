@@ -11,7 +11,7 @@ image). How these come out of a network's layers is the business of
 
 A loss that couples the examples of a batch has the same type as a pointwise one: entry
 `i` is the share of example `i`, the mean is the loss. Layers are counted from 0, the
-embedding output; -1 is the last.
+first of `Outputs.hidden` (of text the embedding output); -1 is the last.
 """
 
 import abc
@@ -109,10 +109,10 @@ class VectorLoss(FeatureLoss):
             One value per row, in float32 (float64 if the features are).
 
         Raises:
-            ValueError: the shapes do not fit.
+            Misfit: the shapes do not fit.
         """
         if student.ndim != 2 or teacher.ndim != 2 or len(student) != len(teacher):
-            raise ValueError(
+            raise layers.Misfit(
                 f"{type(self).__name__} compares as many vectors [b, d] of a student "
                 f"as [b, e] of a teacher, got {student.shape} and {teacher.shape}"
             )
@@ -185,14 +185,14 @@ class PositionLoss(FeatureLoss):
             One value per row, in float32 (float64 if the features are).
 
         Raises:
-            ValueError: the shapes do not fit.
+            Misfit: the shapes do not fit.
         """
         if (
             student.ndim != 3
             or teacher.ndim != 3
             or (student.shape[:2] != teacher.shape[:2])
         ):
-            raise ValueError(
+            raise layers.Misfit(
                 f"{type(self).__name__} compares vectors [b, p, d] and [b, p, e] of "
                 "the same positions, got student "
                 f"{student.shape}, teacher {teacher.shape}"

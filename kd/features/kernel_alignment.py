@@ -31,5 +31,5 @@ class CKA(VectorLoss):
             for x in (student, teacher)
         )
         size = norm(ours) * norm(theirs)
-        alignment = jnp.dot(ours, theirs) / jnp.where(size > 0, size, 1)
+        alignment = jnp.sum(ours * theirs) / jnp.where(size > 0, size, 1)
         return jnp.full(len(student), 1 - alignment)

@@ -28,6 +28,10 @@ class NoSuchLayer(UserError, ValueError):
     """A layer that the network does not have."""
 
 
+class Misfit(UserError, ValueError):
+    """Hidden states that a loss cannot compare."""
+
+
 def layer(who: str, states: Sequence[Any], index: int, *, first: int = 0) -> Any:
     """The entry of a layer.
 
@@ -35,7 +39,7 @@ def layer(who: str, states: Sequence[Any], index: int, *, first: int = 0) -> Any
         who: "student" or "teacher", for the message.
         states: `Outputs.hidden`, or `Outputs.attention` with `first` 1; arrays, or
             their shapes only.
-        index: 0 is the embedding output, 1 the first layer; -1 is the last.
+        index: 0 is the first of `Outputs.hidden`, of text the embeddings; -1 the last.
         first: number of the layer that `states` begins with.
 
     Raises:
@@ -47,10 +51,7 @@ def layer(who: str, states: Sequence[Any], index: int, *, first: int = 0) -> Any
     if not states:
         raise NoSuchLayer(f"{who} layer {index}: the {who} exposes no layers")
     last = first + len(states) - 1
-    embeddings = " (0: the embeddings)" if first == 0 else ""
-    raise NoSuchLayer(
-        f"{who} layer {index}: the {who} has layers {first} to {last}{embeddings}"
-    )
+    raise NoSuchLayer(f"{who} layer {index}: the {who} has layers {first} to {last}")
 
 
 def lifted(states: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -64,17 +65,17 @@ def positions(
     """All positions, 0 where they do not count, and which of them do.
 
     Raises:
-        ValueError: batch["token_mask"] is not of these tokens.
+        Misfit: batch["token_mask"] is not of these tokens.
     """
     if not 2 <= states.ndim <= 4:
-        raise ValueError(
+        raise Misfit(
             f"a hidden state is [b, d], [b, n, d] or [b, h, w, c], got {states.shape}"
         )
     flat = lifted(states).reshape(len(states), -1, states.shape[-1])
     kept = jnp.broadcast_to(batch["mask"][:, None], flat.shape[:2])
     if states.ndim == 3 and "token_mask" in batch:
         if batch["token_mask"].shape != kept.shape:
-            raise ValueError(
+            raise Misfit(
                 f"a hidden state of shape {states.shape} is not of the tokens of "
                 f"token_mask, {batch['token_mask'].shape}"
             )
@@ -88,10 +89,10 @@ def vectors(
     """One vector an example, 0 where it is masked.
 
     Raises:
-        ValueError: the first token is asked of what has none.
+        Misfit: the first token is asked of what has none.
     """
     if read == "first" and states.ndim == 4:
-        raise ValueError(
+        raise Misfit(
             'read="first" is the first token; a feature map has none, read its "mean" '
             f'or "all", got {states.shape}'
         )
@@ -112,7 +113,7 @@ def same_resolution(
     Other shapes are returned as they are.
 
     Raises:
-        ValueError: height and width are not multiples of the smaller.
+        Misfit: height and width are not multiples of the smaller.
     """
     if student.ndim != 4 or teacher.ndim != 4:
         return student, teacher
@@ -130,7 +131,7 @@ def _averaged(
     if (h, w) == space:
         return maps
     if h % space[0] or w % space[1]:
-        raise ValueError(
+        raise Misfit(
             f"feature maps of {h} x {w} and {space[0]} x {space[1]} points: one must "
             "be a multiple of the other; choose other layers"
         )

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from kd.features.feature import VectorLoss
+from kd.features.layers import Misfit
 from kd.features.norms import norm, scaled, unit
 from kd.features.projection import fitted, fitting_parameters
 
@@ -43,7 +44,7 @@ class NormAndDirection(VectorLoss):
             num_classes,
             teacher_width,
         ):
-            raise ValueError(
+            raise Misfit(
                 f"class_means are {np.shape(self.class_means)}, the teacher has "
                 f"{num_classes} classes and features of width {teacher_width}"
             )

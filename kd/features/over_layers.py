@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.features.feature import FeatureLoss
 from kd.objective import Loss
-from kd.types import Batch, Outputs, Params
+from kd.types import Batch, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -16,11 +16,12 @@ class OverLayers(Loss):
 
         losses_i = sum_k w_k loss(student layer a_k, teacher layer b_k)_i
 
-    Every pair has its own learnable parameters. The name is the loss's with `_layers`.
+    Every pair has its own learnable parameters. The name is the loss's with `_layers`,
+    and what the loss's metrics are of pair k is named `<metric>_<k>`.
 
     Args:
         loss: of one pair; its own layers are not read.
-        student_layers: a_1, ..., a_K; 0 is the embedding output, -1 the last layer.
+        student_layers: a_1, ..., a_K; 0 is the first hidden state, -1 the last.
         teacher_layers: b_1, ..., b_K.
         weights: w_1, ..., w_K; () for the mean, 1/K each.
 
@@ -65,13 +66,23 @@ class OverLayers(Loss):
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
         losses = self._losses()
         weights = self.weights or [1 / len(losses)] * len(losses)
-        found = [
-            weight * loss.per_example(own, student, teacher, batch)
-            for weight, own, loss in zip(weights, params, losses, strict=True)
-        ]
-        return sum(found[1:], found[0])
+        found, metrics = [], {}
+        for k, (weight, own, loss) in enumerate(
+            zip(weights, params, losses, strict=True), start=1
+        ):
+            values, watched = loss.per_example_with_metrics(
+                own, student, teacher, batch
+            )
+            found.append(weight * values)
+            metrics |= {f"{name}_{k}": number for name, number in watched.items()}
+        return sum(found[1:], found[0]), metrics
 
     def _losses(self) -> list[FeatureLoss]:
         pairs = zip(self.student_layers, self.teacher_layers, strict=True)
@@ -91,7 +102,15 @@ def skip(
 
     Returns:
         The arguments `student_layers` and `teacher_layers` of `OverLayers`.
+
+    Raises:
+        ValueError: one of them has no layers.
     """
+    if num_student_layers < 1 or num_teacher_layers < 1:
+        raise ValueError(
+            "skip needs at least 1 layer on both sides, got "
+            f"{num_student_layers} and {num_teacher_layers}"
+        )
     ours = tuple(range(1, num_student_layers + 1))
     step = num_teacher_layers / num_student_layers
     theirs = tuple(max(1, round(k * step)) for k in ours)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from kd.features.layers import Misfit
 from kd.types import Params
 
 
@@ -20,13 +21,13 @@ def linear(params: Params, values: Float[Array, "... d"]) -> Float[Array, "... e
     """x W + b.
 
     Raises:
-        ValueError: the parameters are of another width, or there are none.
+        Misfit: the parameters are of another width, or there are none.
     """
     width = values.shape[-1]
     if not params:
-        raise ValueError(f"params: there is no projection of features of width {width}")
+        raise Misfit(f"params: there is no projection of features of width {width}")
     if len(params["kernel"]) != width:
-        raise ValueError(
+        raise Misfit(
             f"the projection is of features of width {len(params['kernel'])}, these "
             f'have {width}; with read="all" the width must be the same in all batches'
         )
@@ -44,13 +45,13 @@ def fitted(
     """The student at the teacher's width: as it is, or projected.
 
     Raises:
-        ValueError: the widths differ and there is no projection between them.
+        Misfit: the widths differ and there is no projection between them.
     """
     width = student.shape[-1], teacher.shape[-1]
     if not params and width[0] == width[1]:
         return student
     if not params or params["kernel"].shape != width:
-        raise ValueError(
+        raise Misfit(
             f"the student is {width[0]} wide, the teacher {width[1]}: this needs the "
             "projection that the loss makes of these widths, or a loss of relations, "
             "such as SimilarityPreserving, RKDDistance, PKT or CKA"

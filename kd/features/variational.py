@@ -27,7 +27,7 @@ class VID(PositionLoss):
         teacher_layer: which of the teacher's.
         variance: at the start.
 
-    Source: ahn2019vid As in RepDistiller's code, but for its lack of biases.
+    Source: ahn2019vid, as in RepDistiller's code, but for its lack of biases.
     """
 
     name = "vid"
@@ -40,7 +40,9 @@ class VID(PositionLoss):
     def parameters(self, key, student_width, teacher_width, num_classes):
         del num_classes
         widths = (student_width, *3 * [teacher_width])
-        start = math.log(math.expm1(self.variance - _LEAST))
+        # The inverse of softplus, log(exp(v) - 1), without its overflow.
+        above = self.variance - _LEAST
+        start = above + math.log(-math.expm1(-above))
         return {
             "mean": mlp_parameters(key, widths),
             "variance": jnp.full(teacher_width, start),

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from kd.errors import UserError
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
@@ -24,8 +25,8 @@ class MLP:
             fresh ones. Read by whoever calls `kd.models.saved`.
 
     Raises:
-        ValueError: there is no layer, a width is not positive, or the rate is outside
-            [0, 1).
+        ValueError: there is no layer, a width is not a positive whole number, or the
+            rate is outside [0, 1).
     """
 
     widths: tuple[int, ...] = (256, 256)
@@ -33,9 +34,11 @@ class MLP:
     pretrained: str = ""
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
+        if not self.widths or any(
+            not isinstance(width, int) or width < 1 for width in self.widths
+        ):
             raise ValueError(
-                f"widths needs positive numbers of units, got {self.widths}"
+                f"widths needs positive numbers of units, whole ones, got {self.widths}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}, must be in [0, 1)")
@@ -66,18 +69,24 @@ class MLP:
         network = _Network(self, num_classes, jnp.dtype(compute_dtype))
 
         def init(key: PRNGKeyArray, batch: Batch) -> Params:
-            return network.init(key, batch["inputs"], train=False)["params"]
+            return network.init(key, _inputs(batch), train=False)["params"]
 
         def apply(params: Params, batch: Batch, key: PRNGKeyArray | None) -> Outputs:
             outputs = network.apply(
                 {"params": params},
-                batch["inputs"],
+                _inputs(batch),
                 train=key is not None,
                 rngs=None if key is None else {"dropout": key},
             )
             return cast(Outputs, outputs)
 
         return Model(init, apply)
+
+
+def _inputs(batch: Batch) -> Float[Array, "b ..."]:
+    if "inputs" not in batch:
+        raise UserError("an MLP reads arrays, and a batch has no inputs")
+    return batch["inputs"]
 
 
 class _Network(nn.Module):

@@ -36,8 +36,8 @@ class ResNet:
             fresh ones. Read by whoever calls `kd.models.saved`.
 
     Raises:
-        ValueError: there is no stage, a size is not positive, or `num_groups` does not
-            divide a width.
+        ValueError: there is no stage, a size is not a positive whole number, or
+            `num_groups` does not divide a width.
 
     Source: he2016resnet.
     """
@@ -49,13 +49,19 @@ class ResNet:
     pretrained: str = ""
 
     def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1:
+        if not self.widths or any(
+            not isinstance(width, int) or width < 1 for width in self.widths
+        ):
             raise ValueError(
-                f"widths needs positive numbers of channels, got {self.widths}"
+                "widths needs positive numbers of channels, whole ones, got "
+                f"{self.widths}"
             )
         for name in ("num_blocks", "num_groups", "stem_stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f"{name} is {value}, must be at least 1, a whole number"
+                )
         for width in self.widths:
             if width % self.num_groups:
                 raise ValueError(

@@ -114,7 +114,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     kind = values.pop("model_type", "bert")
     if kind == "bert":
         return Config(*hub.read_config(name_or_directory))
-    if kind not in _CLASSES:
+    if not isinstance(kind, str) or kind not in _CLASSES:
         raise UserError(
             f"{path}: model_type is {kind!r}; expected one of bert, "
             f"{', '.join(_CLASSES)}"
@@ -179,6 +179,8 @@ def fetch(name_or_directory: str) -> None:
     """
     if isinstance(read_config(name_or_directory).network, Bert):
         hub.fetch(name_or_directory)
+    elif hub.find_file(name_or_directory, "model.safetensors") is None:
+        raise UserError(f"{name_or_directory} has no model.safetensors")
 
 
 def _name(path: tuple[Any, ...]) -> str:

@@ -251,6 +251,27 @@ def test_tfds_records(monkeypatch):
     assert corpus.dev.labels.dtype == np.int32
 
 
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"sentence": "fine"}, "not the rows of SST-2 (KeyError: 'label')"),
+        ({"sentence": "fine", "label": "good"}, "not the rows of SST-2 (ValueError: "),
+        ({"sentence": 1, "label": 1}, "not the rows of SST-2 (AttributeError: "),
+        (
+            {"sentence": "fine", "label": -1},
+            "example 1 is of class -1; expected 0 to 1",
+        ),
+        ({"sentence": "fine", "label": 2}, "example 1 is of class 2; expected 0 to 1"),
+    ],
+)
+def test_rows_of_tfds_that_are_not_of_the_task(monkeypatch, row, expected):
+    good = {"sentence": "fine", "label": 1}
+    found = tfds.Splits([good], [good, row], "2.0.0", "/prepared")
+    monkeypatch.setattr(tfds, "read", lambda task: found)
+    line = message(dataclasses.replace(SST2, source="tfds"))
+    assert line.startswith(f"TFDS glue/sst2, dev: {expected}")
+
+
 def test_auto_says_why_it_gave_tfds_up(monkeypatch):
     monkeypatch.setattr(tfds, "read", tfds_fails)
     corpus = sources.load(SST2)

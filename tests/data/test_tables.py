@@ -50,6 +50,13 @@ def test_repeated_rows_stay_on_one_side(tmp_path):
     assert len(corpus.train) + len(corpus.dev) == 180
 
 
+def test_equal_numbers_are_equal_whatever_their_bytes(tmp_path):
+    rows = [f"0,{i},{zero},flat\n" for i in range(40) for zero in ("0", "-0.0")]
+    corpus = sources.load(write(tmp_path, HEADER + "".join(rows)))
+    sides = [set(getattr(corpus, part).inputs[:, 0]) for part in ("train", "dev")]
+    assert not sides[0] & sides[1]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -65,6 +72,7 @@ def test_repeated_rows_stay_on_one_side(tmp_path):
         (HEADER + "1,2,,flat\n", ":2: height is ''; expected a finite number"),
         (HEADER + "1,nan,3,flat\n", ":2: width is 'nan'; expected a finite number"),
         (HEADER + "1,1e60,3,flat\n", ":2: width is '1e60'; expected a finite number"),
+        (HEADER + f"1,2,{'3' * 200_000},flat\n", ":2: field larger than field limit"),
         (HEADER + "1,2,3,flat\n", ": of its 1 rows none falls to "),
     ],
 )

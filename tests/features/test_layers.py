@@ -14,6 +14,7 @@ from kd.errors import UserError
 from kd.features import (
     CKA,
     PKT,
+    VID,
     AttentionMSE,
     AttentionTransfer,
     EmbeddingCompression,
@@ -97,14 +98,14 @@ def test_larger_feature_maps_are_averaged_down():
         losses = AttentionTransfer().per_example((), *pair, batch)
         np.testing.assert_allclose(losses, 0, atol=1e-10)
     other = Outputs(normal(3, 2), (normal(3, 3, 6, 2),))
-    with pytest.raises(ValueError, match="4 x 6 and 3 x 6 points"):
+    with pytest.raises(UserError, match="4 x 6 and 3 x 6 points"):
         AttentionTransfer().per_example((), ours, other, batch)
 
 
 @pytest.mark.parametrize(
     ("index", "who", "message"),
     [
-        (4, "student", "student layer 4: the student has layers 0 to 2 (0: the emb"),
+        (4, "student", "student layer 4: the student has layers 0 to 2"),
         (-4, "student", "student layer -4: the student has layers 0 to 2"),
         (3, "teacher", "teacher layer 3: the teacher has layers 0 to 2"),
     ],
@@ -131,12 +132,13 @@ def test_attention_is_counted_like_hidden_states():
     other = model._replace(attention=(model.attention[1], model.attention[0]))
     crossed = AttentionMSE(student_layer=1, teacher_layer=2)
     np.testing.assert_array_equal(crossed.per_example((), model, other, BATCH), 0)
-    with pytest.raises(ValueError, match='heads="mean" compares their means'):
+    with pytest.raises(UserError, match='heads="mean" compares their means'):
         AttentionMSE().per_example((), model, transformer(heads=1), BATCH)
 
 
 def test_widths_that_differ_need_a_projection():
-    with pytest.raises(ValueError, match=r"student is 4 wide, the teacher 6.*RKD"):
+    # Misfits are the person's to mend, so one line at the terminal.
+    with pytest.raises(UserError, match=r"student is 4 wide, the teacher 6.*RKD"):
         NormalizedMSE()(normal(3, 4), normal(3, 6))
     made = Hints().parameters(jax.random.key(0), 5, 6, 2)
     with pytest.raises(ValueError, match="of width 5, these have 4"):
@@ -195,7 +197,28 @@ def test_over_layers_is_the_sum_over_pairs_with_parameters_of_their_own():
         past.init(jax.random.key(0), student, teacher)
 
 
+def test_over_layers_shows_the_metrics_of_every_pair():
+    student, teacher = transformer(), transformer(width=6)
+    loss = OverLayers(
+        loss=EmbeddingCompression(width=2), student_layers=(0, 2), teacher_layers=(1, 2)
+    )
+    params = loss.init(jax.random.key(0), student, teacher)
+    values, metrics = loss.per_example_with_metrics(params, student, teacher, BATCH)
+    np.testing.assert_array_equal(
+        values, loss.per_example(params, student, teacher, BATCH)
+    )
+    for k, (ours, theirs) in enumerate(((0, 1), (2, 2))):
+        alone = dataclasses.replace(loss.loss, student_layer=ours, teacher_layer=theirs)
+        _, expected = alone.per_example_with_metrics(params[k], student, teacher, BATCH)
+        for name, value in expected.items():
+            np.testing.assert_array_equal(metrics.pop(f"{name}_{k + 1}"), value)
+    assert not metrics
+
+
 def test_layer_maps_are_those_of_the_papers():
+    for none in ((0, 12), (3, 0)):
+        with pytest.raises(ValueError, match="at least 1 layer on both sides"):
+            skip(*none)
     assert skip(6, 12)["teacher_layers"] == (2, 4, 6, 8, 10, 12)
     assert skip(4, 12)["teacher_layers"] == (3, 6, 9, 12)
     assert skip(2, 1)["teacher_layers"] == (1, 1)
@@ -229,8 +252,15 @@ def test_class_means_are_those_of_the_training_set():
     assert hash(NormAndDirection(class_means=means))
     with pytest.raises(ValueError, match="class 3 has no example"):
         class_means(features, labels, 4)
-    with pytest.raises(ValueError, match=re.escape("(3, 3), the teacher has 2")):
+    with pytest.raises(UserError, match=re.escape("(3, 3), the teacher has 2")):
         NormAndDirection(class_means=means).parameters(jax.random.key(0), 4, 3, 2)
+
+
+@pytest.mark.parametrize("variance", [2e-5, 5.0, 1000.0])
+def test_variance_begins_where_it_is_told_to(variance):
+    params = VID(variance=variance).parameters(jax.random.key(0), 2, 3, 2)
+    found = jax.nn.softplus(params["variance"]) + 1e-5
+    np.testing.assert_allclose(found, np.full(3, variance), rtol=1e-5)
 
 
 def test_critic_is_lipschitz_on_unit_vectors():

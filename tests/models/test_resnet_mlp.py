@@ -5,11 +5,13 @@ import json
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from kd.errors import UserError
+from kd.fit import check_same
 from kd.models import saved
 from kd.models.bert import Bert
 from kd.models.mlp import MLP
@@ -139,13 +141,17 @@ def test_sizes_of_the_paper(network, num_params):
     [
         (lambda: ResNet(widths=()), "widths needs positive numbers of channels"),
         (lambda: ResNet(widths=(8, 0)), "widths needs positive numbers of channels"),
+        (lambda: ResNet(widths=(8.0,)), "widths needs .* whole ones"),  # pyrefly: ignore
+        (lambda: ResNet(num_blocks=1.5), "num_blocks is 1.5, .* a whole number"),  # pyrefly: ignore
+        (lambda: MLP(widths=(2.5,)), "widths needs .* whole ones"),  # pyrefly: ignore
         (lambda: ResNet(num_blocks=0), "num_blocks is 0, must be at least 1"),
         (lambda: ResNet(widths=(6,)), "width 6 is not divisible by num_groups 4"),
         (lambda: MLP(widths=()), "widths needs positive numbers of units"),
         (lambda: MLP(dropout=1.0), r"dropout is 1.0, must be in \[0, 1\)"),
     ],
 )
-def test_impossible_sizes(make, message):
+def test_impossible_sizes(make, message, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -166,6 +172,11 @@ def test_a_resnet_reads_images_only():
     ):
         with pytest.raises(UserError, match=rf"reads images.*a batch has {found}"):
             model.init(jax.random.key(0), batch)
+
+
+def test_an_mlp_reads_no_text():
+    with pytest.raises(UserError, match="a batch has no inputs"):
+        MLP_.build(3).init(jax.random.key(0), {"tokens": jnp.ones((2, 7), int)})
 
 
 # On disk.
@@ -203,6 +214,7 @@ def test_tensors_have_the_names_of_parameters(params_of, tmp_path):
     [
         ({"model_type": "vit"}, "model_type is 'vit'; expected one of bert, kd_mlp"),
         ({"model_type": "os.system"}, "model_type is 'os.system'"),
+        ({"model_type": ["kd_mlp"]}, "model_type is ['kd_mlp']"),
         ({"depth": 3}, "unexpected keyword argument 'depth'"),
         ({"widths": [0]}, "widths needs positive"),
         ({"widths": "wide"}, "config.json: "),
@@ -235,6 +247,27 @@ def test_damaged_weights(params_of, tmp_path):
     path.write_bytes(b"no tensors")
     with pytest.raises(UserError, match="is not a safetensors file"):
         saved.load(tmp_path, MLP_, template)
+
+
+def test_weights_are_missed_before_they_are_needed(params_of, tmp_path):
+    saved.save(tmp_path, MLP_, params_of(MLP_), labels=LABELS)
+    saved.fetch(str(tmp_path))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has no model\.safetensors"):
+        saved.fetch(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "name"),
+    [
+        (MLP(widths=(5,)), MLP_, "widths"),
+        (RESNET, dataclasses.replace(RESNET, num_blocks=2), "num_blocks"),
+    ],
+)
+def test_a_deeper_network_is_not_loaded_in_part(wanted, found, name):
+    check_same(found, found)
+    with pytest.raises(UserError, match=rf"set student\.{name} to it"):
+        check_same(wanted, found)
 
 
 def test_an_unknown_class_is_refused():
