@@ -1,4 +1,4 @@
-"""GTZAN: the student follows a learned, narrow projection of the teacher's features.
+"""GTZAN: the student follows a learned, narrow projection of the teacher.
 
 ding2024embedding, made for music classification: the projection learns from the labels
 only, the student from its distance correlation with it and from the labels. Network,
