@@ -157,9 +157,14 @@ def _prepare(
     where: Bool[Array, "b"] | None,
 ) -> tuple[Float[Array, "b v"], Float[Array, "b v"]]:
     if student.shape != teacher.shape or student.ndim != 2:
+        others = (
+            "; ULD, MultiLevelOT and the losses of kd.features need no shared classes"
+            if student.shape[:-1] == teacher.shape[:-1]
+            else ""
+        )
         raise ValueError(
             f"{name} compares two [b, v] arrays of logits over the same classes, got "
-            f"student {student.shape}, teacher {teacher.shape}"
+            f"student {student.shape}, teacher {teacher.shape}{others}"
         )
     dtype = jnp.promote_types(
         jnp.promote_types(student.dtype, teacher.dtype), jnp.float32

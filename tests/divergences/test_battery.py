@@ -469,7 +469,7 @@ def test_only_coupled_losses_depend_on_other_rows(case):
 def test_shapes_that_differ_are_refused(case, monkeypatch):
     # The tests' type checker would be the first to complain.
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match=r"student \(4, 3\), teacher \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"student \(4, 3\), teacher \(4, 2\); ULD"):
         call(case.loss, jnp.zeros((4, 3)), jnp.zeros((4, 2)))
     with pytest.raises(ValueError, match=r"teacher \(1, 3\)"):
         call(case.loss, jnp.zeros((4, 3)), jnp.zeros((1, 3)))
