@@ -86,6 +86,48 @@ class Loss(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True)
+class Wrapper(Loss):
+    """A loss that hands another one something else to look at, or other settings.
+
+    It has the name of that loss, and asks for what that loss asks for. Subclasses are
+    frozen dataclasses that define `per_example_with_metrics`; one with checks of its
+    own calls `super().__post_init__()`.
+
+    Args:
+        loss: the other one.
+    """
+
+    loss: Loss
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.loss.name)
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.loss.needs_teacher
+
+    @property
+    def reads_hidden(self) -> bool:
+        return self.loss.reads_hidden
+
+    def init(
+        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
+    ) -> Params:
+        return self.loss.init(key, student, teacher)
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+
+    @abc.abstractmethod
+    def per_example_with_metrics(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> tuple[Float[Array, "b"], Metrics]:
+        """The losses, through the other one's own method of this name."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Term:
     """A loss and its weight: a number, or a schedule of the optimizer step."""
 

@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
-from kd.objective import Loss
+from kd.objective import Loss, Wrapper
 from kd.types import Batch, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class Scheduled(Loss):
+class Scheduled(Wrapper):
     """Another loss with numbers among its settings that follow the optimizer step.
 
         scheduled(KL(), temperature=optax.linear_schedule(4.0, 1.0, 1000))
@@ -33,7 +33,6 @@ class Scheduled(Loss):
         schedules: paths of settings, from the loss, and their functions of the step.
     """
 
-    loss: Loss
     schedules: tuple[tuple[str, optax.Schedule], ...]
 
     def __post_init__(self) -> None:
@@ -41,25 +40,7 @@ class Scheduled(Loss):
             with jax.ensure_compile_time_eval():
                 first = float(jnp.asarray(schedule(jnp.int32(0))))
             _checked(self.loss, path.split("."), first)
-        object.__setattr__(self, "name", self.loss.name)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.loss.needs_teacher
-
-    @property
-    def reads_hidden(self) -> bool:
-        return self.loss.reads_hidden
-
-    def init(
-        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
-    ) -> Params:
-        return self.loss.init(key, student, teacher)
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        return self.per_example_with_metrics(params, student, teacher, batch)[0]
+        super().__post_init__()
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch

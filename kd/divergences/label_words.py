@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.objective import Loss
+from kd.objective import Wrapper
 from kd.types import Batch, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelWords(Loss):
+class LabelWords(Wrapper):
     """Another loss, on the logits of given tokens as if there were no others.
 
         s'_ic = s_i[token_ids[c]],   t' likewise
@@ -41,7 +41,6 @@ class LabelWords(Loss):
     lines that are commented out.
     """
 
-    loss: Loss
     token_ids: tuple[int, ...]
     teacher_token_ids: tuple[int, ...] | None = None
 
@@ -54,15 +53,7 @@ class LabelWords(Loss):
                     f"{len(self.token_ids)} token_ids need as many "
                     f"teacher_token_ids, got {len(self.teacher_token_ids)}"
                 )
-        object.__setattr__(self, "name", self.loss.name)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.loss.needs_teacher
-
-    @property
-    def reads_hidden(self) -> bool:
-        return self.loss.reads_hidden
+        super().__post_init__()
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -70,11 +61,6 @@ class LabelWords(Loss):
         return self.loss.init(
             key, *jax.eval_shape(self._of_words, student, teacher)
         )  # fmt: skip
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        return self.per_example_with_metrics(params, student, teacher, batch)[0]
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.objective import Loss, masked_mean
+from kd.objective import Loss, Wrapper, masked_mean
 from kd.types import Batch, Metrics, Outputs, Params
 
 _NO_DEVICES = jax.sharding.AbstractMesh((), ())
 
 
 @dataclasses.dataclass(frozen=True)
-class PerToken(Loss):
+class PerToken(Wrapper):
     """Another loss, with the predictions of all tokens of a batch as its rows.
 
     Logits [b, n, v] become [b n, v], and the token mask `batch["prediction_mask"]`
@@ -40,7 +40,6 @@ class PerToken(Loss):
         average: what weighs the same, every token or every sequence.
     """
 
-    loss: Loss
     average: Literal["tokens", "sequences"] = "tokens"
 
     def __post_init__(self) -> None:
@@ -49,22 +48,13 @@ class PerToken(Loss):
                 f'average is "tokens" or "sequences", got {self.average!r}'
             )
         _check_reads_logits(self.loss, "PerToken")
-        object.__setattr__(self, "name", self.loss.name)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.loss.needs_teacher
+        super().__post_init__()
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
         flat = jax.eval_shape(_flat, student)
         return self.loss.init(key, flat, teacher and jax.eval_shape(_flat, teacher))
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        return self.per_example_with_metrics(params, student, teacher, batch)[0]
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
@@ -87,7 +77,7 @@ class PerToken(Loss):
 
 
 @dataclasses.dataclass(frozen=True)
-class PerSequence(Loss):
+class PerSequence(Wrapper):
     """Another loss, with the predictions of one sequence at a time as its rows.
 
         losses_i = 1 / num_tokens_i sum_j r_ij
@@ -106,26 +96,15 @@ class PerSequence(Loss):
         loss: of rows: any divergence of this package, or a cross-entropy.
     """
 
-    loss: Loss
-
     def __post_init__(self) -> None:
         _check_reads_logits(self.loss, "PerSequence")
-        object.__setattr__(self, "name", self.loss.name)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.loss.needs_teacher
+        super().__post_init__()
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
         first = jax.eval_shape(_first, student)
         return self.loss.init(key, first, teacher and jax.eval_shape(_first, teacher))
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        return self.per_example_with_metrics(params, student, teacher, batch)[0]
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
