@@ -25,6 +25,7 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # again takes a tenth of the time.
 gc.set_threshold(200_000, 50, 1000)
 
+import hypothesis
 import jax
 import pytest
 from jaxtyping import PRNGKeyArray
@@ -40,6 +41,11 @@ from kd.train.mesh import data_mesh
 from kd.train.optimizer import AdamW
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+# The same examples in every run: a red run is then a change's own fault. New ones are
+# looked for by `make test ARGS=--hypothesis-profile=default`.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture

@@ -193,9 +193,10 @@ def test_properties(largest_cost, seed):
     # Units of the cost cancel, and so does a constant.
     np.testing.assert_allclose(plan(100 * cost, a, b, 100.0), found, **close)
     np.testing.assert_allclose(plan(cost + 1, a, b), found, **close)
-    # Transposed it starts with the other side, which matters less and less.
-    apart = np.abs(plan(cost.T, b, a).T - found).sum()
-    assert apart <= 2 * np.abs(found.sum(axis=1) - a).sum() + 1e-4
+    # Transposed it starts with the other side, which is forgotten: at epsilon 1 an
+    # iteration brings plans nearer by tanh(1)^2 at least, for costs from 0 to 2.
+    transposed = plan(cost.T, b, a, 5.0).T
+    np.testing.assert_allclose(transposed, plan(cost, a, b, 5.0), **close)
 
 
 @pytest.mark.parametrize("gradient", ["unrolled", "implicit", "envelope"])
