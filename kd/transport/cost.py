@@ -113,30 +113,63 @@ class Cosine(Cost):
         return 1 - _inner_products(_unit(x), _unit(y))
 
 
-def _tiled_sum(term: Callable[..., Array], *sequences: Array) -> Array:
-    """sum_t term(a[t], b[t], ...), with `term` elementwise and zero of all zeros.
+def _tiled_sum(
+    term: Callable[..., Array], *rows: Array, columns: tuple[Array, ...] = ()
+) -> Array:
+    """sum_t term(a[t], b[t], ..., c[:, t], ...), `term` elementwise, 0 of all zeros.
 
     A loop over tiles of t; in each, the terms are written out one by one, which
-    the compiler turns into one pass over the result.
+    the compiler turns into one pass over the result. Columns are cut where they lie:
+    of a matrix transposed beforehand the compiler computes every entry in the order
+    of the transpose, which takes longer than all the rest of a loss.
     """
-    length = sequences[0].shape[0]
+    length = rows[0].shape[0]
     tile = min(_TILE, length)
 
-    def add_tile(total, part):
-        return total + sum(term(*(s[t] for s in part)) for t in range(tile)), None
+    def add_tile(total, start_and_rows):
+        start, *parts = start_and_rows
+        cut = [jax.lax.dynamic_slice_in_dim(c, start, tile, axis=1) for c in columns]
+        terms = (
+            term(*(p[t] for p in parts), *(c[:, t] for c in cut)) for t in range(tile)
+        )
+        return total + sum(terms), None
 
-    result = jax.eval_shape(lambda *s: term(*(a[0] for a in s)), *sequences)
+    result = jax.eval_shape(
+        lambda rows, columns: term(*(a[0] for a in rows), *(c[:, 0] for c in columns)),
+        rows,
+        columns,
+    )
     total = jnp.zeros(result.shape, result.dtype)
     if length == 0:
         return total
     if length == tile:
-        return add_tile(total, sequences)[0]
-    parts = [_pad(s, -length % tile).reshape(-1, tile, *s.shape[1:]) for s in sequences]
-    return jax.lax.scan(add_tile, total, parts)[0]
+        return add_tile(total, (0, *rows))[0]
+    padding = -length % tile
+    columns = tuple(jnp.pad(c, [(0, 0), (0, padding)]) for c in columns)
+    rows = tuple(
+        jnp.pad(a, [(0, padding)] + [(0, 0)] * (a.ndim - 1)).reshape(
+            -1, tile, *a.shape[1:]
+        )
+        for a in rows
+    )
+    starts = tile * jnp.arange(len(rows[0]))
+    return jax.lax.scan(add_tile, total, (starts, *rows))[0]
 
 
-def _pad(array: Array, rows: int) -> Array:
-    return jnp.pad(array, [(0, rows)] + [(0, 0)] * (array.ndim - 1))
+def _sum_over_columns(
+    term: Callable[..., Array],
+    x: Float[Array, "n v"],
+    y: Float[Array, "m v"],
+    *weights: Float[Array, "n m"],
+) -> Float[Array, "n v"]:
+    """sum_j term(x_iv - y_jv, weight_ij, ...)."""
+    if x.shape[1] >= _TILE:
+        return _tiled_sum(
+            lambda b, *w: term(x - b, *(c[:, None] for c in w)), y, columns=weights
+        )
+    # So few classes would leave the registers empty: rows are what is contiguous.
+    points = x.T
+    return _tiled_sum(lambda b, *w: term(points - b[:, None], *w), y, columns=weights).T
 
 
 @jax.custom_vjp
@@ -152,10 +185,7 @@ def _l1_bwd(residuals, gradient):
 
 def _pull_l1(x, y, gradient):
     """dx_iv = sum_j gradient_ij sign(x_iv - y_jv)."""
-    columns = x.T
-    return _tiled_sum(
-        lambda g, b: g[None, :] * jnp.sign(columns - b[:, None]), gradient.T, y
-    ).T
+    return _sum_over_columns(lambda d, g: g * jnp.sign(d), x, y, gradient)
 
 
 _l1.defvjp(lambda x, y: (_l1(x, y), (x, y)), _l1_bwd)
@@ -180,13 +210,12 @@ def _minkowski_bwd(p, residuals, gradient):
 
 def _pull_minkowski(x, y, inverse, gradient, p):
     """dx_iv = sum_j gradient_ij sign(x_iv - y_jv) (|x_iv - y_jv| / cost_ij)^(p-1)."""
-    columns = x.T
 
-    def term(g, scale, b):
-        ratio = (columns - b[:, None]) * scale[None, :]
-        return g[None, :] * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)
+    def term(difference, scale, g):
+        ratio = difference * scale
+        return g * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)
 
-    return _tiled_sum(term, gradient.T, inverse.T, y).T
+    return _sum_over_columns(term, x, y, inverse, gradient)
 
 
 def _minkowski_fwd(x, y, p):

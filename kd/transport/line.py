@@ -57,11 +57,11 @@ def solve(
     match the given masses. The sum of the costs is the transport cost.
 
     Time is O((n + m) (log(n + m) + num_iters)). The gradient of the costs with respect
-    to x is exact, through every iteration, of which it keeps n + m numbers each; where
-    x_i = y_j it takes the subgradient 0. The other arguments are constants.
+    to x is exact, through every iteration, of which it keeps 3 (n + m) numbers each;
+    where x_i = y_j it takes the subgradient 0. The other arguments are constants.
 
     Args:
-        x: points of the rows, in any order.
+        x: points of the rows, in any order. Half precision is lifted to float32.
         y: points of the columns.
         row_mass: mass of every row, at least 0. A row of mass 0 is the same as none.
         column_mass: mass of every column, of the same total.
@@ -88,8 +88,10 @@ def solve(
         raise ValueError(f"num_iters must be at least 1, got {num_iters}")
     in_logs = not largest_cost / epsilon <= LARGEST_SAFE_EXPONENT
     y, row_mass, column_mass = jax.lax.stop_gradient((y, row_mass, column_mass))
+    dtype = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), jnp.float32)
     # Whatever is held where there is no mass, NaN included, reaches nothing.
-    x, y = jnp.where(row_mass > 0, x, 0), jnp.where(column_mass > 0, y, 0)
+    x = jnp.where(row_mass > 0, x.astype(dtype), 0)
+    y = jnp.where(column_mass > 0, y.astype(dtype), 0)
     return _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs)
 
 
@@ -103,7 +105,7 @@ def _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
 
 
 def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
-    points = jnp.sort(jnp.concatenate([x, y]))
+    points = _sorted(jnp.concatenate([x, y]))
     sites = line_sums.cut(points)
     distances = line_sums.distances(sites, scale / epsilon)
     # Site k is row k % r of block k // r.
@@ -119,16 +121,16 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
 
     def iterate(scalings, _):
         before, v = scalings
-        u, _ = domain.normalise(v, b, a)
+        u, tilt = domain.normalise(v, b, a)
         # Normalising takes a row from its sum to its mass: how far tells the sum.
         ratio = jnp.exp(domain.log(before) - domain.log(u))
         error = jnp.where(a > 0, a * jnp.abs(ratio - 1), 0).sum()
         new_v, _ = domain.normalise(u, a, b)
-        return (u, new_v), (v, error)
+        return (u, new_v), ((v, u, tilt), error)
 
     # Scalings are those of a unit of mass. The first are 1 for every column.
     start = domain.scaling(nothing), domain.scaling(number / jnp.where(b > 0, b, 1))
-    (u, v), (earlier, errors) = jax.lax.scan(iterate, start, length=num_iters)
+    (u, v), (iterates, errors) = jax.lax.scan(iterate, start, length=num_iters)
     sums, moments = _moments(distances, in_logs, u, v, b)
     row_sums = row_mass * sums.total[rows]
     last_error = jnp.abs(row_sums - row_mass).sum()
@@ -139,26 +141,25 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
         g=epsilon * _log_or_0(domain.log(v)[columns], column_mass),
         errors=jnp.append(errors[1:], last_error),
     )
-    return solution, (distances, rows, row_mass, a, b, earlier, v)
+    return solution, (distances, rows, row_mass, a, b, iterates, v)
 
 
 def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
     """Reverse mode by hand, in cotangents of log u and log v per unit of mass."""
     cotangent = cotangents.costs
-    distances, rows, row_mass, a, b, earlier, last_v = kept
+    distances, rows, row_mass, a, b, (earlier, us, tilts), last_v = kept
     domain = _domain(distances, in_logs)
     weighted = jnp.zeros_like(a).at[rows].add(row_mass * cotangent)
 
     # costs = mass * cost, where cost = epsilon sum_j u K_ij v_j b_j (C_ij / epsilon).
-    u, tilt = domain.normalise(earlier[-1], b, a)
+    u, tilt = us[-1], tilts[-1]
     sums, moments = _moments(distances, in_logs, u, last_v, b)
     cost = epsilon * moments.total
     _, to_columns = _moments(distances, in_logs, last_v, u, weighted)
 
     def undo(carry, scalings):
         v_bar, from_costs, x_bar = carry
-        v, previous_v = scalings
-        u, tilt = domain.normalise(previous_v, b, a)
+        v, previous_v, u, tilt = scalings
         to_rows = domain.between(u, v, b * v_bar)
         u_bar = -to_rows.total
         x_bar += to_rows.tilt + u_bar * tilt
@@ -167,7 +168,9 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
 
     start = (epsilon * to_columns.total, cost * weighted, jnp.zeros_like(a))
     later = jnp.concatenate([earlier[1:], last_v[None]])
-    (_, _, x_bar), _ = jax.lax.scan(undo, start, (later, earlier), reverse=True)
+    (_, _, x_bar), _ = jax.lax.scan(
+        undo, start, (later, earlier, us, tilts), reverse=True
+    )
 
     # What rows at one site have in common, and what goes with their own cotangent.
     direct = epsilon * (sums.tilt - moments.tilt) + cost * tilt
@@ -176,6 +179,23 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
 
 
 _solve.defvjp(_forward, _backward)
+
+
+def _sorted(points: Float[Array, "k"]) -> Float[Array, "k"]:
+    """In ascending order.
+
+    As the integers with the same bits, which the compiler sorts 4 to 20 times faster
+    than numbers that could be NaN: half of the time of a batch of 2048.
+    """
+    bits = {4: jnp.int32, 8: jnp.int64}[points.dtype.itemsize]
+
+    def order(keys):
+        # Of negative numbers the larger has the smaller magnitude.
+        return jnp.where(keys < 0, keys ^ jnp.iinfo(bits).max, keys)
+
+    keys = jax.lax.bitcast_convert_type(points, bits)
+    keys = jax.lax.sort(order(keys), is_stable=False)
+    return jax.lax.bitcast_convert_type(order(keys), points.dtype)
 
 
 def _log_or_0(log_scaling, mass):
