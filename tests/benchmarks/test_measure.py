@@ -15,6 +15,22 @@ def test_race_gives_every_contender_every_block_and_rotates_who_begins():
     }  # fmt: skip
 
 
+def test_race_repeats_every_contender_as_often_as_it_should(monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    done = []
+    found = measure.race(
+        {"a": lambda i: done.append("a"), "b": lambda i: done.append("b")},
+        [1, 1],
+        title="t",
+        repeats={"a": 4, "b": 1},
+    )
+    assert "".join(done) == "aaaab" + "baaaa"
+    # A second passes between two looks at the clock, however much is done.
+    assert found["seconds"] == {"a": [0.25, 0.25], "b": [1, 1]}
+    assert found["repeats"] == {"a": 4, "b": 1}
+
+
 def test_readme_shows_the_raw_results():
     readme = tables.README.read_text(encoding="utf-8")
     assert tables.with_tables(readme) == readme, "run python -m benchmarks.tables"
