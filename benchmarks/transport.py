@@ -34,7 +34,7 @@ LONG_BATCHES = (16_384, 65_536)
 """Of two classes, which only our side can do: a matrix of the last has 17 GB."""
 NUM_BLOCKS = 11
 BLOCK_SECONDS = 0.5
-"""Every contender repeats the loss for about so long before it is the next one's turn."""
+"""Every contender repeats the loss for about so long, then it is the next one's turn."""
 
 Side = Callable[[], tuple[float, np.ndarray]]
 """Value and gradient of the loss, when they are there."""
