@@ -34,7 +34,7 @@ LONG_BATCHES = (16_384, 65_536)
 """Of two classes, which only our side can do: a matrix of the last has 17 GB."""
 NUM_BLOCKS = 11
 BLOCK_SECONDS = 0.5
-"""Every contender repeats the loss for about so long, then it is the next one's turn."""
+"""So long every contender repeats the loss, then it is the turn of the next."""
 
 Side = Callable[[], tuple[float, np.ndarray]]
 """Value and gradient of the loss, when they are there."""

@@ -18,8 +18,12 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"xla-{platform.node()}")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-# What is compiled is tiny: compiling it three times faster outweighs running it slower.
+# What is compiled is tiny: compiling it four times faster outweighs running it slower.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+)
 
 # What is compiled is many objects that stay: looking for garbage among them again and
 # again takes a tenth of the time.
