@@ -162,14 +162,23 @@ def _sum_over_columns(
     y: Float[Array, "m v"],
     *weights: Float[Array, "n m"],
 ) -> Float[Array, "n v"]:
-    """sum_j term(x_iv - y_jv, weight_ij, ...)."""
+    """sum_j term(x_iv, y_jv, weight_ij, ...)."""
     if x.shape[1] >= _TILE:
         return _tiled_sum(
-            lambda b, *w: term(x - b, *(c[:, None] for c in w)), y, columns=weights
+            lambda b, *w: term(x, b, *(c[:, None] for c in w)), y, columns=weights
         )
     # So few classes would leave the registers empty: rows are what is contiguous.
     points = x.T
-    return _tiled_sum(lambda b, *w: term(points - b[:, None], *w), y, columns=weights).T
+    return _tiled_sum(lambda b, *w: term(points, b[:, None], *w), y, columns=weights).T
+
+
+def _signed(x, y, magnitude):
+    """sign(x - y) magnitude.
+
+    By comparison: of a difference between a number and itself the compiler may leave
+    a rounding error, where it fuses the subtraction with what x came from.
+    """
+    return jnp.where(x > y, magnitude, 0) - jnp.where(x < y, magnitude, 0)
 
 
 @jax.custom_vjp
@@ -185,7 +194,7 @@ def _l1_bwd(residuals, gradient):
 
 def _pull_l1(x, y, gradient):
     """dx_iv = sum_j gradient_ij sign(x_iv - y_jv)."""
-    return _sum_over_columns(lambda d, g: g * jnp.sign(d), x, y, gradient)
+    return _sum_over_columns(_signed, x, y, gradient)
 
 
 _l1.defvjp(lambda x, y: (_l1(x, y), (x, y)), _l1_bwd)
@@ -211,9 +220,8 @@ def _minkowski_bwd(p, residuals, gradient):
 def _pull_minkowski(x, y, inverse, gradient, p):
     """dx_iv = sum_j gradient_ij sign(x_iv - y_jv) (|x_iv - y_jv| / cost_ij)^(p-1)."""
 
-    def term(difference, scale, g):
-        ratio = difference * scale
-        return g * jnp.sign(ratio) * jnp.abs(ratio) ** (p - 1)
+    def term(x, y, scale, g):
+        return _signed(x, y, g * jnp.abs((x - y) * scale) ** (p - 1))
 
     return _sum_over_columns(term, x, y, inverse, gradient)
 
