@@ -46,10 +46,22 @@ from kd.train.optimizer import AdamW
 
 jax.config.update("jax_num_cpu_devices", 4)
 
+OPTIMIZED = {
+    "xla_backend_optimization_level": 3,
+    "xla_llvm_disable_expensive_passes": False,
+    "xla_cpu_use_fusion_emitters": True,
+}
+"""Options of `jax.jit` that compile as users do, for what fusing could change."""
+
 # The same examples in every run: a red run is then a change's own fault. New ones are
 # looked for by `make test ARGS=--hypothesis-profile=default`.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that begins last would keep one worker busy alone."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture

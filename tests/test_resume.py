@@ -94,13 +94,14 @@ def runs(uninterrupted, tmp_path):
     return tmp_path
 
 
-def test_killed_without_warning(tmp_path):
+def test_killed_without_warning(uninterrupted, tmp_path):
     """In what users run: with XLA's optimizations, every run a process."""
-    optimized = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    optimized = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for place in (whole, killed):
+        shutil.copytree(uninterrupted / "teachers", place / "teachers")
     finished = run_in_process(whole, environment=optimized)
     assert finished.returncode == 0, finished.stderr
-    shutil.copytree(whole / "teachers", killed / "teachers")
 
     # Checkpoints are at steps 8 and 16.
     died = run_in_process(killed, kill_at=14, number=9, environment=optimized)

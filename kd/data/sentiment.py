@@ -30,6 +30,7 @@ word) that train never shows, though it shows both words.
 """
 
 import bisect
+import functools
 import random
 import zlib
 from collections.abc import Iterator, Mapping
@@ -170,14 +171,15 @@ Example = tuple[str, int]
 """A sentence and its label: 0 negative, 1 positive."""
 
 
-def corpus() -> tuple[list[Example], list[Example]]:
+@functools.cache
+def corpus() -> tuple[tuple[Example, ...], tuple[Example, ...]]:
     """The corpus: the same 6,000 train and 800 dev sentences at every call.
 
     No sentence occurs twice. Labels alternate in train and in dev, so that every
     prefix of even length is balanced; the second half of dev is the new compositions.
 
     Returns:
-        Train and dev, lists of (sentence, label); 0 is negative, 1 positive.
+        Train and dev, many a (sentence, label); 0 is negative, 1 positive.
     """
     familiar: tuple[list[str], list[str]] = ([], [])
     novel: tuple[list[str], list[str]] = ([], [])
@@ -191,7 +193,8 @@ def corpus() -> tuple[list[Example], list[Example]]:
         by_label = novel if _has_held_out_pair(words) else familiar
         by_label[label].append(" ".join(words))
     old, new = _alternate(familiar), _alternate(novel)
-    return old[:NUM_TRAIN], old[NUM_TRAIN : NUM_TRAIN + half] + new[:half]
+    dev = old[NUM_TRAIN : NUM_TRAIN + half] + new[:half]
+    return tuple(old[:NUM_TRAIN]), tuple(dev)
 
 
 def _alternate(by_label: tuple[list[str], list[str]]) -> list[Example]:

@@ -10,12 +10,12 @@ from kd.data import sentiment
 
 
 @pytest.fixture(scope="module")
-def train() -> list[tuple[str, int]]:
+def train() -> tuple[tuple[str, int], ...]:
     return sentiment.corpus()[0]
 
 
 @pytest.fixture(scope="module")
-def dev() -> list[tuple[str, int]]:
+def dev() -> tuple[tuple[str, int], ...]:
     return sentiment.corpus()[1]
 
 

@@ -4,8 +4,6 @@ import lzma
 import os
 import pathlib
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -330,17 +328,6 @@ def test_an_unknown_source():
     task = dataclasses.replace(SST2)
     object.__setattr__(task, "source", "web")
     assert message(task).startswith("source 'web'; expected 'auto', 'local'")
-
-
-def test_heavy_packages_are_not_imported_until_they_are_needed():
-    code = (
-        "import sys, kd.data.sources, kd.data.glue, kd.data.images, kd.data.tables;"
-        "print([m for m in ('tensorflow_datasets', 'tensorflow', 'ott', 'requests')"
-        " if m in sys.modules])"
-    )
-    root = pathlib.Path(__file__).parents[2]
-    printed = subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True)
-    assert printed == "[]\n"
 
 
 # The real files.

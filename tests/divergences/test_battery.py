@@ -13,6 +13,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import reference
+from conftest import OPTIMIZED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -253,8 +254,7 @@ def call(loss, student, teacher, labels=None, where=None):
     return loss(student, teacher, where=where)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(loss, student, teacher, labels, where, weights):
+def _gradients(loss, student, teacher, labels, where, weights):
     def total(student, teacher):
         losses = call(loss, student, teacher, labels, where)
         return jnp.sum(weights * losses), losses
@@ -262,11 +262,17 @@ def _compiled(loss, student, teacher, labels, where, weights):
     return jax.grad(total, argnums=(0, 1), has_aux=True)(student, teacher)
 
 
-def value_and_gradient(loss, student, teacher, labels=None, where=None, weights=None):
+_compiled = jax.jit(_gradients, static_argnums=0)
+_optimized = jax.jit(_gradients, static_argnums=0, compiler_options=OPTIMIZED)
+
+
+def value_and_gradient(
+    loss, student, teacher, labels=None, where=None, weights=None, compiled=_compiled
+):
     """Losses and the gradient of their weighted sum, compiled once for all tests."""
     rows = len(student)
     (gradient, gradient_of_teacher), losses = jax.device_get(
-        _compiled(
+        compiled(
             loss,
             student,
             teacher,
@@ -304,7 +310,7 @@ def test_value_and_gradient_are_those_of_the_definition(case, x64):
     labels = (labels_of(student),) if case.labelled else ()
     weights = np.linspace(0.5, 1.5, len(student), dtype=np.float32)  # tells rows apart
     compiled, gradient = value_and_gradient(
-        case.loss, student, teacher, weights=weights
+        case.loss, student, teacher, weights=weights, compiled=_optimized
     )
     eager = call(case.loss, jnp.asarray(student), jnp.asarray(teacher))
     expected = case.definition(student, teacher, *labels)

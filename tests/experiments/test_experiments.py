@@ -37,13 +37,18 @@ def test_lab_note_names_its_command(name):
     assert config.headline(name).endswith(".") and len(config.headline(name)) <= 80
 
 
-def test_importing_creates_no_arrays():
+def test_importing_computes_nothing_and_imports_no_heavy_package():
     program = """
+import sys
 import jax
 jax.config.update("jax_platforms", "none")  # any computation now fails
+import kd.divergences
 from kd import config
 for name in config.names():
     config.load(name, "paper"), config.load(name, "mini")
+kd.divergences.OptimalTransport()
+heavy = {"ott", "tensorflow_datasets", "tensorflow", "torch", "transformers", "requests"}
+sys.exit(f"imported: {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import reference_features as reference
+from conftest import OPTIMIZED
 
 import kd.features
 from kd.features import (
@@ -164,8 +165,7 @@ def call(loss, params, student, teacher, labels, where):
     return loss(student, teacher, params=params, labels=labels, where=where)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled(loss, params, student, teacher, labels, where, weights):
+def _gradients(loss, params, student, teacher, labels, where, weights):
     def total(student, teacher, params):
         losses = call(loss, params, student, teacher, labels, where)
         return jnp.sum(weights * losses), losses
@@ -176,14 +176,18 @@ def _compiled(loss, params, student, teacher, labels, where, weights):
     return losses, *gradients
 
 
+_compiled = jax.jit(_gradients, static_argnums=0)
+_optimized = jax.jit(_gradients, static_argnums=0, compiler_options=OPTIMIZED)
 WEIGHTS = np.linspace(0.5, 1.5, ROWS, dtype=np.float32)  # tells rows apart
 
 
-def evaluate(loss, params, student, teacher, labels=LABELS, where=None):
+def evaluate(
+    loss, params, student, teacher, labels=LABELS, where=None, compiled=_compiled
+):
     """Losses, and gradients of their weighted sum for student and parameters."""
     where = np.ones(ROWS, bool) if where is None else where
     losses, ours, theirs, own = jax.device_get(
-        _compiled(loss, params, student, teacher, labels, where, WEIGHTS)
+        compiled(loss, params, student, teacher, labels, where, WEIGHTS)
     )
     assert not theirs.any(), "the teacher is a constant"
     return losses, ours, own
@@ -225,7 +229,7 @@ def test_value_and_gradient_are_those_of_the_definition(case, garbage, x64):
     for array in given:
         array[~kept] = garbage
     losses, gradient, own_gradient = evaluate(
-        case.loss, params, given[0], given[1], labels, where=kept
+        case.loss, params, given[0], given[1], labels, where=kept, compiled=_optimized
     )
 
     def definition(params, student, of=case.definition):
