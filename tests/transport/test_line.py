@@ -255,14 +255,15 @@ def test_is_sinkd_of_two_classes(rows, x64):
     where = jnp.arange(rows) % 3 != 1
     weights = jnp.linspace(0.5, 1.5, rows)
 
+    # The teacher is an argument: as a constant it would be rounded by the compiler.
     @functools.partial(jax.jit, static_argnums=0)
-    def evaluate(losses, student):
+    def evaluate(losses, student, teacher):
         return jax.value_and_grad(
             lambda student: weights @ losses(student, teacher, where=where)
         )(student)
 
-    expected, expected_gradient = evaluate(SinKD(), student)
-    found, gradient = evaluate(binary_sinkd, student)
+    expected, expected_gradient = evaluate(SinKD(), student, teacher)
+    found, gradient = evaluate(binary_sinkd, student, teacher)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-15)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-10, atol=1e-12)
 
