@@ -14,6 +14,10 @@ INSTALLED := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 PIP := $(PY) -m pip --disable-pip-version-check -qq
 
+# What is imported is compiled once and kept, also where the environment says otherwise, as
+# many container images do: compiling JAX anew takes 4 seconds at every start.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
 .PHONY: help install install-gpu exp experiments bench docs notebooks test test-fast lint fmt types check lock clean

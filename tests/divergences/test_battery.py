@@ -344,8 +344,9 @@ def test_masked_rows_and_classes_ruled_out_are_as_good_as_absent(case, garbage, 
         array[:, ~classes] = -np.inf
         array[~rows] = garbage
     losses, gradient = value_and_gradient(
-        case.loss, student, teacher, np.where(rows, labels, -100), where=rows
-    )
+        case.loss, student, teacher, np.where(rows, labels, -100), where=rows,
+        compiled=_optimized,
+    )  # fmt: skip
     np.testing.assert_allclose(losses[rows], expected[0], rtol=1e-12)
     np.testing.assert_allclose(
         gradient[rows][:, classes], expected[1], rtol=1e-9, atol=1e-14
