@@ -143,8 +143,9 @@ sys.exit(main(sys.argv[1:]))
          "--runs", str(tmp_path), "num_steps=4", "student.width=64",
          "student.num_heads=1", "student.num_layers=1"],
         capture_output=True, text=True, timeout=300,
-        # Python leaves half a file of bytecode, too, and then cannot start.
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"},
+        # Python would leave half a file of bytecode, too, and could not start again.
+        env=os.environ
+        | {"JAX_COMPILATION_CACHE_DIR": "", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert found.returncode == 2, found.stderr
     assert "Traceback" not in found.stderr
