@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import OPTIMIZED
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.extend.core import jaxprs_in_params
@@ -50,6 +51,24 @@ def test_value_and_gradient_are_those_of_the_definition(cost, n, m, v, x64):
         jax.tree.leaves(found), jax.tree.leaves(expected), strict=True
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("n, v", [(8, 5), (20, 5), (8, 20)])
+def test_predictions_against_themselves_as_users_compile_them(n, v):
+    # Fused with the softmax before it, x - x would be a rounding error with a sign.
+    logits, weights = (
+        points(i, *shape).astype(np.float32) for i, shape in enumerate([(n, v), (n, n)])
+    )
+
+    def total(logits):
+        p = jax.nn.softmax(logits)
+        return jnp.sum(weights * L1()(p, p))
+
+    found = jax.jit(jax.grad(total), compiler_options=OPTIMIZED)(logits)
+    p, pull = jax.vjp(jax.nn.softmax, logits)
+    signs = np.sign(np.asarray(p)[:, None] - np.asarray(p)[None, :])
+    (expected,) = pull(np.einsum("ij,ijv->iv", weights + weights.T, signs))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @every_cost

@@ -239,6 +239,23 @@ def test_a_point_that_is_not_a_number_is_not_hidden(bound):
         assert np.isnan(found).any()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_points_are_sorted(dtype, x64):
+    points = np.random.default_rng(0).normal(size=100).astype(dtype)
+    points[:6] = 0.0, -0.0, np.inf, -np.inf, np.finfo(dtype).tiny, 1.0
+    np.testing.assert_array_equal(line._sorted(jnp.asarray(points)), np.sort(points))
+
+
+def test_half_precision_is_lifted():
+    x, y, a, b = (jnp.asarray(array, jnp.float32) for array in CASES["33"])
+    x, y = x.astype(jnp.bfloat16), y.astype(jnp.float16)
+    settings = {"epsilon": 0.1, "num_iters": 5}
+    found = row_costs(x, y, a, b, **settings)
+    expected = row_costs(x.astype(jnp.float32), y.astype(jnp.float32), a, b, **settings)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, expected)
+
+
 def binary_sinkd(student, teacher, where):
     """What SinKD gives two classes."""
     x, y = jax.nn.softmax(student / 2)[:, 0], jax.nn.softmax(teacher / 2)[:, 0]
