@@ -107,10 +107,10 @@ notebooks: $(INSTALLED)  ## write the notebooks from their sources, run them: bu
 # --- checks -----------------------------------------------------------------------------
 
 test: $(INSTALLED)  ## run every test; ARGS="-k sinkd" chooses
-	@$(PY) -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
-	@$(PY) -m pytest --numprocesses=2 --dist=worksteal -m 'not slow' $(ARGS)
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile -m 'not slow' $(ARGS)
 
 lint: $(INSTALLED)  ## check style and format
 	@$(PY) -m ruff check .

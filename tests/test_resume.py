@@ -42,7 +42,7 @@ def counted(batch, mesh):
 
 
 loop.shard_batch = counted
-tiny = conftest.tiny_experiment()
+tiny = conftest.tiny_experiment(widths=(16, 32))
 try:
     run.run(tiny, "tiny", run.Workspace(runs, "mini", data_mesh(), print))
 except signals.Interrupted as interrupted:
@@ -67,7 +67,7 @@ def run_here(runs):
     """Runs the experiment and returns what it said."""
     said = []
     place = run.Workspace(runs, "mini", data_mesh(), said.append)
-    run.run(tiny_experiment(), "tiny", place)
+    run.run(tiny_experiment(widths=(16, 32)), "tiny", place)
     return said
 
 

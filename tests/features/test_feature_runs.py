@@ -35,7 +35,6 @@ def reader(tiny):
         tiny,
         objective=objective,
         term_gradients="watched",
-        data=dataclasses.replace(tiny.data, widths=(32,)),  # one shape is enough
         num_steps=16,
     )
 
