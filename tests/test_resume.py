@@ -96,7 +96,10 @@ def runs(uninterrupted, tmp_path):
 
 def test_killed_without_warning(uninterrupted, tmp_path):
     """In what users run: with XLA's optimizations, every run a process."""
-    optimized = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
+    optimized = {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+        "XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1",
+    }
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     for place in (whole, killed):
         shutil.copytree(uninterrupted / "teachers", place / "teachers")

@@ -53,7 +53,7 @@ def test_named_divergences_have_these_generators(generator, loss, logits):
     ours = FDivergence(generator=generator)
     agree(ours, loss, logits)
     gradients = (
-        jax.grad(lambda s, loss=loss: loss(s, logits[1]).sum())(logits[0])
+        jax.jit(jax.grad(lambda s, loss=loss: loss(s, logits[1]).sum()))(logits[0])
         for loss in (ours, loss)
     )
     np.testing.assert_allclose(*gradients, atol=1e-10)

@@ -1,5 +1,7 @@
 """Losses of rows on the tokens of sequences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -36,11 +38,9 @@ def tokens():
     return student, teacher, labels
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def apply(loss, student, teacher, labels):
-    return loss.per_example(
-        (), Outputs(jnp.asarray(student)), Outputs(jnp.asarray(teacher)),
-        batch_of(labels),
-    )  # fmt: skip
+    return loss.per_example((), Outputs(student), Outputs(teacher), batch_of(labels))
 
 
 @pytest.mark.parametrize("loss", [KL(), SinKD(), DKD(), ATKD(), CrossEntropy()])
@@ -52,7 +52,7 @@ def test_mean_is_that_over_all_tokens_that_count(loss, tokens):
         del rows[1]
     elif not isinstance(loss, DKD | ATKD):
         del rows[2]
-    expected = loss(*map(jnp.asarray, rows)).mean()
+    expected = jax.jit(loss)(*rows).mean()
     assert losses.shape == (SEQUENCES,) and losses[2] == 0
     np.testing.assert_allclose(
         masked_mean(losses, jnp.asarray(MASK)), expected, rtol=1e-5
