@@ -1,5 +1,6 @@
 """What all tests share: four simulated CPU devices, a key, x64 and the real data."""
 
+import collections
 import dataclasses
 import gc
 import os
@@ -17,7 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / f"xla-{platform.node()}")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# The thousands of single operations are compiled faster than they are stored.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 # What is compiled is tiny: compiling it four times faster outweighs running it slower.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault(
@@ -60,8 +62,10 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long tests first: one that begins last would keep one worker busy alone."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long files first: one that begins last would keep one worker busy alone."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    tests = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
 
 
 @pytest.fixture
