@@ -51,7 +51,7 @@ except signals.Interrupted as interrupted:
 """
 
 
-def run_in_process(runs, kill_at=0, number=0, times=1, environment=None):
+def run_in_process(runs, kill_at, number, times=1):
     """Runs the experiment; at batch `kill_at` the signal comes, `times` times."""
     program = RUN.format(root=str(TESTS.parent), tests=str(TESTS))
     return subprocess.run(
@@ -59,7 +59,6 @@ def run_in_process(runs, kill_at=0, number=0, times=1, environment=None):
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | (environment or {}),
     )
 
 
@@ -94,26 +93,13 @@ def runs(uninterrupted, tmp_path):
     return tmp_path
 
 
-def test_killed_without_warning(uninterrupted, tmp_path):
-    """In what users run: with XLA's optimizations, every run a process."""
-    optimized = {
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
-        "XLA_FLAGS": "--xla_cpu_parallel_codegen_split_count=1",
-    }
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    for place in (whole, killed):
-        shutil.copytree(uninterrupted / "teachers", place / "teachers")
-    finished = run_in_process(whole, environment=optimized)
-    assert finished.returncode == 0, finished.stderr
-
+def test_killed_without_warning(uninterrupted, runs):
     # Checkpoints are at steps 8 and 16.
-    died = run_in_process(killed, kill_at=14, number=9, environment=optimized)
+    died = run_in_process(runs, kill_at=14, number=9)
     assert died.returncode == -9
-    assert not (killed / "tiny/0/summary.json").exists()
-    again = run_in_process(killed, environment=optimized)
-    assert again.returncode == 0, again.stderr
-    assert "resuming after step 8 of 24" in again.stdout
-    assert outcome(killed) == outcome(whole)
+    assert not (runs / "tiny/0/summary.json").exists()
+    assert "resuming after step 8 of 24" in run_here(runs)
+    assert outcome(runs) == outcome(uninterrupted)
 
 
 def test_asked_to_stop(uninterrupted, runs):

@@ -263,6 +263,7 @@ def _gradients(loss, student, teacher, labels, where, weights):
 
 
 _compiled = jax.jit(_gradients, static_argnums=0)
+# Transport is where a rounding error can take the place of a zero.
 _optimized = jax.jit(_gradients, static_argnums=0, compiler_options=OPTIMIZED)
 
 
@@ -310,8 +311,9 @@ def test_value_and_gradient_are_those_of_the_definition(case, x64):
     labels = (labels_of(student),) if case.labelled else ()
     weights = np.linspace(0.5, 1.5, len(student), dtype=np.float32)  # tells rows apart
     losses, gradient = value_and_gradient(
-        case.loss, student, teacher, weights=weights, compiled=_optimized
-    )
+        case.loss, student, teacher, weights=weights,
+        compiled=_optimized if case.coupled else _compiled,
+    )  # fmt: skip
     expected = case.definition(student, teacher, *labels)
     np.testing.assert_allclose(losses, expected, rtol=1e-12, atol=1e-14)
 
@@ -343,7 +345,7 @@ def test_masked_rows_and_classes_ruled_out_are_as_good_as_absent(case, garbage, 
         array[~rows] = garbage
     losses, gradient = value_and_gradient(
         case.loss, student, teacher, np.where(rows, labels, -100), where=rows,
-        compiled=_optimized,
+        compiled=_optimized if case.coupled else _compiled,
     )  # fmt: skip
     np.testing.assert_allclose(losses[rows], expected[0], rtol=1e-12)
     np.testing.assert_allclose(

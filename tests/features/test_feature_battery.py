@@ -12,7 +12,6 @@ import jaxtyping
 import numpy as np
 import pytest
 import reference_features as reference
-from conftest import OPTIMIZED
 
 import kd.features
 from kd.features import (
@@ -177,17 +176,14 @@ def _gradients(loss, params, student, teacher, labels, where, weights):
 
 
 _compiled = jax.jit(_gradients, static_argnums=0)
-_optimized = jax.jit(_gradients, static_argnums=0, compiler_options=OPTIMIZED)
 WEIGHTS = np.linspace(0.5, 1.5, ROWS, dtype=np.float32)  # tells rows apart
 
 
-def evaluate(
-    loss, params, student, teacher, labels=LABELS, where=None, compiled=_compiled
-):
+def evaluate(loss, params, student, teacher, labels=LABELS, where=None):
     """Losses, and gradients of their weighted sum for student and parameters."""
     where = np.ones(ROWS, bool) if where is None else where
     losses, ours, theirs, own = jax.device_get(
-        compiled(loss, params, student, teacher, labels, where, WEIGHTS)
+        _compiled(loss, params, student, teacher, labels, where, WEIGHTS)
     )
     assert not theirs.any(), "the teacher is a constant"
     return losses, ours, own
@@ -229,7 +225,7 @@ def test_value_and_gradient_are_those_of_the_definition(case, garbage, x64):
     for array in given:
         array[~kept] = garbage
     losses, gradient, own_gradient = evaluate(
-        case.loss, params, given[0], given[1], labels, where=kept, compiled=_optimized
+        case.loss, params, given[0], given[1], labels, where=kept
     )
 
     def definition(params, student, of=case.definition):
