@@ -47,8 +47,10 @@ from kd import config
 for name in config.names():
     config.load(name, "paper"), config.load(name, "mini")
 kd.divergences.OptimalTransport()
-heavy = {"ott", "tensorflow_datasets", "tensorflow", "torch", "transformers"}
-sys.exit(f"imported: {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
+heavy = {"ott", "requests", "tensorflow", "tensorflow_datasets", "torch",
+    "transformers"}
+imported = heavy & set(sys.modules)
+sys.exit(f"imported: {imported}" if imported else 0)
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

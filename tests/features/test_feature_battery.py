@@ -164,7 +164,8 @@ def call(loss, params, student, teacher, labels, where):
     return loss(student, teacher, params=params, labels=labels, where=where)
 
 
-def _gradients(loss, params, student, teacher, labels, where, weights):
+@functools.partial(jax.jit, static_argnums=0)
+def _compiled(loss, params, student, teacher, labels, where, weights):
     def total(student, teacher, params):
         losses = call(loss, params, student, teacher, labels, where)
         return jnp.sum(weights * losses), losses
@@ -175,7 +176,6 @@ def _gradients(loss, params, student, teacher, labels, where, weights):
     return losses, *gradients
 
 
-_compiled = jax.jit(_gradients, static_argnums=0)
 WEIGHTS = np.linspace(0.5, 1.5, ROWS, dtype=np.float32)  # tells rows apart
 
 
