@@ -103,6 +103,7 @@ def write_result(output: pathlib.Path, benchmark: Callable[[], dict[str, Any]]) 
     """
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     load_before = os.getloadavg()
+    environment.tune_compiler()  # as `make exp` does
     try:
         found = benchmark()
     except UserError as error:
@@ -114,6 +115,7 @@ def write_result(output: pathlib.Path, benchmark: Callable[[], dict[str, Any]]) 
         "started": started,
         "machine": machine(),
         "versions": versions(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "load_average": {"before": load_before, "after": os.getloadavg()},
     }
     output.parent.mkdir(parents=True, exist_ok=True)

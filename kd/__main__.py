@@ -87,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
 
+    environment.tune_compiler()
     accelerated = jax.default_backend() != "cpu"
     scale = options.scale
     why = "as asked"

@@ -1,9 +1,16 @@
+import importlib.metadata
+import os
+import pathlib
 import platform
+import subprocess
+import sys
 
 import jax
+import numpy as np
 import pytest
 
 from kd import environment
+from kd.divergences import SinKD
 
 
 @pytest.fixture
@@ -30,3 +37,55 @@ def test_a_folder_that_the_user_chose_stays(tmp_path, monkeypatch, updates):
 def test_versions_and_device_name_what_computes():
     assert {"python", "jax", "jaxlib"} <= environment.versions().keys()
     assert environment.device()["num_devices"] == jax.device_count()
+
+
+LOSSES = {
+    "blocks": (SinKD(), 130, 2),
+    "blocks of logarithms": (SinKD(epsilon=0.01), 130, 2),
+    "scans": (SinKD(), 500, 2),
+    "matrix": (SinKD(), 12, 5),
+}
+
+
+def values_and_gradients():
+    found = {}
+    for name, (loss, *shape) in LOSSES.items():
+        logits = np.random.default_rng(0).normal(0, 2, (2, *shape)).astype(np.float32)
+        both = jax.jit(jax.value_and_grad(lambda s, t, loss=loss: loss(s, t).mean()))
+        found[f"{name}, value"], found[f"{name}, gradient"] = both(*logits)
+    return found
+
+
+def test_the_tuned_compiler_computes_the_same(tmp_path):
+    code = (
+        "import sys, numpy as np; from kd import environment;"
+        "environment.tune_compiler();"
+        "from tests.test_environment import values_and_gradients;"
+        "np.savez(sys.argv[1], **values_and_gradients())"
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("XLA", "JAX"))}
+    subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "found.npz"],
+        cwd=pathlib.Path(__file__).parents[1],
+        env=environ | {"JAX_PLATFORMS": "cpu"}, check=True, timeout=300,
+    )  # fmt: skip
+    found = np.load(tmp_path / "found.npz")
+    for key, expected in values_and_gradients().items():
+        np.testing.assert_allclose(
+            found[key], expected, rtol=1e-4, atol=1e-4 * abs(expected).max()
+        )
+
+
+def test_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_prefer_vector_width=128")
+    environment.tune_compiler()
+    assert os.environ["XLA_FLAGS"] == "--xla_cpu_prefer_vector_width=128"
+
+
+@pytest.mark.parametrize(("version", "known"), [("0.10.9", True), ("0.11.0", False)])
+def test_flags_are_set_for_the_compiler_that_knows_them(monkeypatch, version, known):
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    environment.tune_compiler()
+    assert ("XLA_FLAGS" in os.environ) == known
+    monkeypatch.delenv("XLA_FLAGS", raising=False)

@@ -19,7 +19,7 @@ from kd.transport import diagnostics, line, sharding, solver
 from kd.transport.cost import L1, Cost
 from kd.types import Metrics
 
-_LONG_BATCH = 256
+_LONG_BATCH = 128
 """From this size on two classes are solved on the line, below by matrices."""
 
 

@@ -2,8 +2,12 @@
 
 Two classes make the predictions of a batch points on a line, and the L1 cost their
 distance: |p_1 - q_1| + |p_2 - q_2| = 2 |p_1 - q_1|. The kernel exp(-cost / epsilon)
-is then a Laplace kernel, and its products with vectors take O(n + m) (`line_sums`):
-a batch of 65,536 costs what a few thousand cost with matrices. The result is that of
+is then a Laplace kernel, and its products with vectors are sums over sorted sites,
+
+    sum_j exp(-|t_k - t_j|) w_j
+
+which take O(n + m) (`line_scans`), and on short lines few steps (`line_blocks`): a
+batch of 65,536 costs what a few thousand cost with matrices. The result is that of
 `solver.solve` with the cost scale |x_i - y_j|, not an approximation of it.
 """
 
@@ -14,10 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kd.transport import line_sums
+from kd.transport import line_blocks, line_scans
 from kd.transport.kernel_domain import LARGEST_SAFE_EXPONENT
-from kd.transport.line_scalings import Domain, KernelDomain, LogDomain, Sums
-from kd.transport.line_sums import Ways
+from kd.transport.line_scalings import Distances, Domain, KernelDomain, LogDomain, Sums
+
+LARGEST_IN_BLOCKS = 768
+"""Number of sites up to which `line_blocks` is faster than `line_scans`."""
 
 
 class LineSolution(NamedTuple):
@@ -106,8 +112,9 @@ def _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
 
 def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     points = _sorted(jnp.concatenate([x, y]))
-    sites = line_sums.cut(points)
-    distances = line_sums.distances(sites, scale / epsilon)
+    layout = line_blocks if len(points) <= LARGEST_IN_BLOCKS else line_scans
+    sites = layout.cut(points)
+    distances = layout.Distances.of(sites, scale / epsilon)
     # Site k is row k % r of block k // r.
     rows, columns = (
         (index % len(sites), index // len(sites))
@@ -119,18 +126,19 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     b = nothing.at[columns].add(column_mass)
     number = nothing.at[columns].add((column_mass > 0).astype(b.dtype))
 
-    def iterate(scalings, _):
-        before, v = scalings
+    def iterate(v, _):
         u, tilt = domain.normalise(v, b, a)
-        # Normalising takes a row from its sum to its mass: how far tells the sum.
-        ratio = jnp.exp(domain.log(before) - domain.log(u))
-        error = jnp.where(a > 0, a * jnp.abs(ratio - 1), 0).sum()
         new_v, _ = domain.normalise(u, a, b)
-        return (u, new_v), ((v, u, tilt), error)
+        return new_v, (v, u, tilt)
 
     # Scalings are those of a unit of mass. The first are 1 for every column.
-    start = domain.scaling(nothing), domain.scaling(number / jnp.where(b > 0, b, 1))
-    (u, v), (iterates, errors) = jax.lax.scan(iterate, start, length=num_iters)
+    start = domain.scaling(number / jnp.where(b > 0, b, 1))
+    v, iterates = jax.lax.scan(iterate, start, length=num_iters)
+    us = iterates[1]
+    u = us[-1]
+    # Normalising takes a row from its sum to its mass: how far tells the sum.
+    off = jnp.abs(domain.ratio(us[:-1], us[1:]) - 1)
+    errors = jnp.where(a > 0, a * off, 0).sum(axis=(1, 2))
     sums, moments = _moments(distances, in_logs, u, v, b)
     row_sums = row_mass * sums.total[rows]
     last_error = jnp.abs(row_sums - row_mass).sum()
@@ -139,7 +147,7 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
         sums=row_sums,
         f=epsilon * _log_or_0(domain.log(u)[rows], row_mass),
         g=epsilon * _log_or_0(domain.log(v)[columns], column_mass),
-        errors=jnp.append(errors[1:], last_error),
+        errors=jnp.append(errors, last_error),
     )
     return solution, (distances, rows, row_mass, a, b, iterates, v)
 
@@ -153,9 +161,10 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
 
     # costs = mass * cost, where cost = epsilon sum_j u K_ij v_j b_j (C_ij / epsilon).
     u, tilt = us[-1], tilts[-1]
-    sums, moments = _moments(distances, in_logs, u, last_v, b)
-    cost = epsilon * moments.total
-    _, to_columns = _moments(distances, in_logs, last_v, u, weighted)
+    # One after the other in a loop, which makes the compiler compute each once.
+    ends = jnp.stack([u, last_v]), jnp.stack([last_v, u]), jnp.stack([b, weighted])
+    sums, moments = jax.lax.map(lambda end: _moments(distances, in_logs, *end), ends)
+    cost, to_columns = epsilon * moments.total
 
     def undo(carry, scalings):
         v_bar, from_costs, x_bar = carry
@@ -166,14 +175,14 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
         back = domain.between(previous_v, u, a * u_bar + from_costs)
         return (-back.total, jnp.zeros_like(from_costs), x_bar), None
 
-    start = (epsilon * to_columns.total, cost * weighted, jnp.zeros_like(a))
+    start = (to_columns, cost * weighted, jnp.zeros_like(a))
     later = jnp.concatenate([earlier[1:], last_v[None]])
     (_, _, x_bar), _ = jax.lax.scan(
         undo, start, (later, earlier, us, tilts), reverse=True
     )
 
     # What rows at one site have in common, and what goes with their own cotangent.
-    direct = epsilon * (sums.tilt - moments.tilt) + cost * tilt
+    direct = epsilon * (sums.tilt[0] - moments.tilt[0]) + cost * tilt
     x_bar = (scale / epsilon) * row_mass * (x_bar[rows] + cotangent * direct[rows])
     return x_bar, None, None, None
 
@@ -202,12 +211,12 @@ def _log_or_0(log_scaling, mass):
     return jnp.where(mass > 0, log_scaling + jnp.log(jnp.where(mass > 0, mass, 1)), 0)
 
 
-def _domain(distances: Ways, in_logs: bool) -> Domain:
+def _domain(distances: Distances, in_logs: bool) -> Domain:
     return (LogDomain if in_logs else KernelDomain).of(distances)
 
 
 def _moments(
-    distances: Ways,
+    distances: Distances,
     in_logs: bool,
     target: Float[Array, "r c"],
     source: Float[Array, "r c"],

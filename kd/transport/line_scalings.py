@@ -8,26 +8,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kd.transport import line_sums
-from kd.transport.line_sums import Ways
+from kd.transport import line_blocks, line_scans
+
+Distances = line_blocks.Distances | line_scans.Distances
+Decays = line_blocks.Decays | line_scans.Decays
 
 
 class Sums(NamedTuple):
-    """A sum over all sites in its three parts."""
+    """Sums over all sites, one for every site."""
 
-    left: Float[Array, "r c"]
-    here: Float[Array, "r c"]
-    right: Float[Array, "r c"]
-
-    @property
-    def total(self) -> Float[Array, "r c"]:
-        """The sum over all sites."""
-        return self.left + self.here + self.right
-
-    @property
-    def tilt(self) -> Float[Array, "r c"]:
-        """The left part minus the right part."""
-        return self.left - self.right
+    total: Float[Array, "r c"]
+    tilt: Float[Array, "r c"]
+    """What is left of the site minus what is right of it."""
 
 
 class Domain(abc.ABC):
@@ -40,6 +32,12 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def log(self, scaling: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The logarithm of what a scaling stands for; -inf for 0."""
+
+    @abc.abstractmethod
+    def ratio(
+        self, scaling: Float[Array, "*shape"], other: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """The number `scaling` stands for over that of `other`."""
 
     @abc.abstractmethod
     def _sums(
@@ -68,7 +66,7 @@ class Domain(abc.ABC):
         """target_k sum_j exp(-|t_k - t_j|) source_j weights_j, weights of any sign."""
         sums, unit = self._sums(source, weights)
         factor = self._product(target, unit)
-        return Sums(*(factor * part for part in sums))
+        return Sums(factor * sums.total, factor * sums.tilt)
 
     def normalise(
         self,
@@ -94,12 +92,12 @@ class Domain(abc.ABC):
 class KernelDomain(Domain):
     """Scalings as they are, for lines so short that no sum underflows."""
 
-    decays: Ways
+    decays: Decays
 
     @classmethod
-    def of(cls, distances: Ways) -> "KernelDomain":
+    def of(cls, distances: Distances) -> "KernelDomain":
         """The domain for sites at these distances."""
-        return cls(line_sums.decays(distances))
+        return cls(distances.decays())
 
     def scaling(self, value):
         return value
@@ -107,10 +105,11 @@ class KernelDomain(Domain):
     def log(self, scaling):
         return jnp.log(scaling)
 
+    def ratio(self, scaling, other):
+        return scaling / other
+
     def _sums(self, source, weights):
-        here = source * weights
-        left, right = line_sums.sums(self.decays, here)
-        return Sums(left, here, right), None
+        return Sums(*self.decays.sums(source * weights)), None
 
     def _product(self, target, unit):
         return target
@@ -128,10 +127,10 @@ class LogDomain(Domain):
     distance: measured in these units, too, no decay exceeds 1.
     """
 
-    distances: Ways
+    distances: Distances
 
     @classmethod
-    def of(cls, distances: Ways) -> "LogDomain":
+    def of(cls, distances: Distances) -> "LogDomain":
         """The domain for sites at these distances."""
         return cls(distances)
 
@@ -142,13 +141,15 @@ class LogDomain(Domain):
     def log(self, scaling):
         return scaling
 
+    def ratio(self, scaling, other):
+        return jnp.exp(scaling - other)
+
     def _sums(self, source, weights):
         # Whatever the unit, the sum is the same: it has no derivative.
-        unit = line_sums.largest(jax.lax.stop_gradient(self.distances), source)
+        unit = jax.lax.stop_gradient(self.distances).largest(source)
         unit = jnp.where(jnp.isneginf(unit), 0, unit)  # where there is no source
         here = jnp.exp(source - unit) * weights
-        left, right = line_sums.sums(line_sums.decays(self.distances, unit), here)
-        return Sums(left, here, right), unit
+        return Sums(*self.distances.decays(unit).sums(here)), unit
 
     def _product(self, target, unit):
         return jnp.exp(target + unit)

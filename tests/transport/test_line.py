@@ -87,8 +87,15 @@ LOG = {"largest_cost": float("inf")}
 both_domains = pytest.mark.parametrize("bound", [KERNEL, LOG], ids=["kernel", "log"])
 
 
-@functools.partial(jax.jit, static_argnames=("costs", "settings"))
-def value_and_gradient(costs, x, y, a, b, cotangent, settings=()):
+@pytest.fixture(params=[0, 10**9], ids=["scans", "blocks"])
+def layout(request, monkeypatch):
+    """Whatever the size of the problem, each way to compute its sums."""
+    monkeypatch.setattr(line, "LARGEST_IN_BLOCKS", request.param)
+
+
+@functools.partial(jax.jit, static_argnames=("costs", "settings", "in_blocks"))
+def value_and_gradient(costs, x, y, a, b, cotangent, settings=(), in_blocks=None):
+    del in_blocks  # tells apart what is compiled
     settings = {"epsilon": 0.1, "num_iters": 20} | dict(settings)
     value, pull_back = jax.vjp(lambda x: costs(x, y, a, b, **settings), x)
     return value, pull_back(cotangent)[0]
@@ -96,7 +103,9 @@ def value_and_gradient(costs, x, y, a, b, cotangent, settings=()):
 
 def on_line(*arrays, **settings):
     arrays = map(jnp.asarray, arrays)
-    return value_and_gradient(row_costs, *arrays, tuple(settings.items()))
+    return value_and_gradient(
+        row_costs, *arrays, tuple(settings.items()), line.LARGEST_IN_BLOCKS
+    )
 
 
 @functools.cache
@@ -121,6 +130,7 @@ def check(case, dtype, tolerance, *, bound, **settings):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
 
 
+@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(
     ("bound", "dtype", "tolerance"),
@@ -132,6 +142,7 @@ def test_equals_the_dense_plan(case, bound, dtype, tolerance, x64):
 
 
 @pytest.mark.parametrize("case", ["33", "rounded", "one_hot"])
+@pytest.mark.usefixtures("layout")
 def test_equals_the_dense_plan_to_the_last_digits(case, x64):
     check(case, "float64", 1e-10, bound=KERNEL)
 
@@ -147,14 +158,17 @@ def test_equals_the_dense_plan_to_the_last_digits(case, x64):
     ],
 )
 @pytest.mark.parametrize("case", ["rounded", "one_hot"])
+@pytest.mark.usefixtures("layout")
 def test_any_epsilon(case, epsilon, dtype, tolerance, x64):
     check(case, dtype, tolerance, bound=KERNEL, epsilon=epsilon)
 
 
+@pytest.mark.usefixtures("layout")
 def test_a_single_iteration(x64):
     check("rounded", "float64", 1e-10, bound=KERNEL, num_iters=1)
 
 
+@pytest.mark.usefixtures("layout")
 def test_points_out_of_reach_of_each_other(x64):
     # exp(-2 / 0.001) is 0 in every precision.
     x, y, mass = np.array([0.0, 1e-3]), np.array([1.0, 0.999]), np.full(2, 0.5)
@@ -177,6 +191,7 @@ def test_gradient_is_that_of_finite_differences(bound, x64):
 
 
 @both_domains
+@pytest.mark.usefixtures("layout")
 def test_order_of_points_does_not_matter(bound, x64):
     x, y, a, b = CASES["rounded"]
     cotangent = np.linspace(0.5, 1.5, len(x))
@@ -191,6 +206,7 @@ def test_order_of_points_does_not_matter(bound, x64):
 
 
 @both_domains
+@pytest.mark.usefixtures("layout")
 def test_rows_without_mass_are_as_good_as_dropped(bound, x64):
     x, y, a, b = rounded(33, 33)
     rows, columns = np.arange(33) % 3 > 0, np.arange(33) % 4 > 0
@@ -207,6 +223,7 @@ def test_rows_without_mass_are_as_good_as_dropped(bound, x64):
 
 
 @both_domains
+@pytest.mark.usefixtures("layout")
 def test_nothing_left_gives_zero(bound):
     x, y, a, b = map(np.float32, CASES["33"])
     for found in on_line(x, y, 0 * a, 0 * b, np.ones_like(x), **bound):
@@ -224,6 +241,7 @@ def test_only_x_has_a_gradient():
     assert not any(gradient.any() for gradient in gradients[1:])
 
 
+@pytest.mark.usefixtures("layout")
 def test_groups_by_vmap(x64):
     groups = [(*weighted(9, 6, seed), np.linspace(0.5, 1.5, 9)) for seed in range(3)]
     stacked = (jnp.asarray(np.stack(arrays)) for arrays in zip(*groups, strict=True))
@@ -234,6 +252,7 @@ def test_groups_by_vmap(x64):
 
 
 @both_domains
+@pytest.mark.usefixtures("layout")
 def test_a_point_that_is_not_a_number_is_not_hidden(bound):
     x, y, a, b = (array.astype(np.float32) for array in CASES["33"])
     x[16] = np.nan
