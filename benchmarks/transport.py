@@ -5,13 +5,15 @@
 Both on all cores, in one process, block by block in turn. The PyTorch side is written
 from the formula as the authors' code evaluates it, normalising the whole matrix at
 every step, eager and through `torch.compile`. Before anything is timed both must
-agree. Peak memory is measured in a fresh process for each side.
+agree. Peak memory is measured in a fresh process for each side. JAX compiles as
+`make exp` has it compile; with `XLA_FLAGS=` before the command, as it comes.
 """
 
 import argparse
 import ctypes
 import gc
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -216,8 +218,11 @@ def benchmark() -> dict[str, Any]:
     peaks = {name: peak_bytes(name) for name in SIDES}
     found = [compare(b, v) for v in NUM_CLASSES for b in BATCH_SIZES]
     races, details = zip(*found, strict=True)
+    title = "SinKD, value and gradient, against the reference loss in PyTorch"
+    if not os.environ.get("XLA_FLAGS"):
+        title += ": JAX's compiler as it comes"
     return {
-        "title": "SinKD, value and gradient, against the reference loss in PyTorch",
+        "title": title,
         "aim": 8,
         "setting": {
             "data": "normal logits",

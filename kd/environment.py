@@ -37,8 +37,8 @@ _XLA_FLAGS = (
     # A loop whose arrays fit into the second-level cache is compiled whole, where the
     # default hands out every operation of every round on its own.
     "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=1000000",
-    # Operations run in order: handing a small one to another thread takes longer than
-    # to compute it. Matrix products still use all cores.
+    # Not scheduled for concurrency: handing a small operation to another thread takes
+    # longer than to compute it. Matrix products still use all cores.
     "--xla_cpu_enable_concurrency_optimized_scheduler=false",
     # Half of the width is the default.
     "--xla_cpu_prefer_vector_width=512",
@@ -50,8 +50,8 @@ def tune_compiler() -> None:
     """Has XLA compile for CPUs what a loss is made of: small arrays, short loops.
 
     Sinkhorn losses of small batches become two to four times faster; a training step
-    in which the network takes most of the time stays as it is. No effect on
-    accelerators, nor after JAX has compiled something. Where the user has set
+    that spends its time in the network is as fast as before. No effect on
+    accelerators, nor once JAX has looked for devices. Where the user has set
     `XLA_FLAGS`, those are used as they are.
     """
     # At a flag that it does not know XLA ends the process.

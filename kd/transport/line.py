@@ -23,7 +23,8 @@ from kd.transport.kernel_domain import LARGEST_SAFE_EXPONENT
 from kd.transport.line_scalings import Distances, Domain, KernelDomain, LogDomain, Sums
 
 LARGEST_IN_BLOCKS = 768
-"""Number of sites up to which `line_blocks` is faster than `line_scans`."""
+"""Number of sites up to which `line_blocks` is faster than `line_scans`, where scalings
+are kept as they are."""
 
 
 class LineSolution(NamedTuple):
@@ -76,7 +77,7 @@ def solve(
         scale: cost of a distance of 1; 2 makes it the L1 cost of two classes.
         largest_cost: a bound on the cost if one is known, 2 between probabilities.
             Where largest_cost / epsilon is moderate the scalings are kept as they
-            are, otherwise as logarithms, at three times the price.
+            are, otherwise as logarithms, at two to eight times the price.
 
     Returns:
         The solution; costs and sums are 0 in rows without mass.
@@ -112,7 +113,8 @@ def _solve(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
 
 def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     points = _sorted(jnp.concatenate([x, y]))
-    layout = line_blocks if len(points) <= LARGEST_IN_BLOCKS else line_scans
+    in_blocks = len(points) <= LARGEST_IN_BLOCKS and not in_logs
+    layout = line_blocks if in_blocks else line_scans
     sites = layout.cut(points)
     distances = layout.Distances.of(sites, scale / epsilon)
     # Site k is row k % r of block k // r.
@@ -126,16 +128,16 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     b = nothing.at[columns].add(column_mass)
     number = nothing.at[columns].add((column_mass > 0).astype(b.dtype))
 
-    def iterate(v, _):
+    def iterate(scalings, _):
+        _, v = scalings
         u, tilt = domain.normalise(v, b, a)
         new_v, _ = domain.normalise(u, a, b)
-        return new_v, (v, u, tilt)
+        return (u, new_v), (v, u, tilt)
 
     # Scalings are those of a unit of mass. The first are 1 for every column.
-    start = domain.scaling(number / jnp.where(b > 0, b, 1))
-    v, iterates = jax.lax.scan(iterate, start, length=num_iters)
-    us = iterates[1]
-    u = us[-1]
+    start = domain.scaling(nothing), domain.scaling(number / jnp.where(b > 0, b, 1))
+    (u, v), iterates = jax.lax.scan(iterate, start, length=num_iters)
+    _, us, _ = iterates
     # Normalising takes a row from its sum to its mass: how far tells the sum.
     off = jnp.abs(domain.ratio(us[:-1], us[1:]) - 1)
     errors = jnp.where(a > 0, a * off, 0).sum(axis=(1, 2))
@@ -212,7 +214,10 @@ def _log_or_0(log_scaling, mass):
 
 
 def _domain(distances: Distances, in_logs: bool) -> Domain:
-    return (LogDomain if in_logs else KernelDomain).of(distances)
+    if in_logs:
+        assert isinstance(distances, line_scans.Distances)
+        return LogDomain(distances)
+    return KernelDomain(distances.decays())
 
 
 def _moments(

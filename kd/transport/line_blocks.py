@@ -2,11 +2,12 @@
 
 Within a block of neighbours every site takes from every other directly. Blocks pass on
 sums: what leaves the end of one enters the start of another through one more matrix,
-of blocks. A few thousand products in which no site waits for the one before, where
-the matrix of all sites has many times as many and a recurrence (`line_scans`) as many
-steps, one after the other.
+of blocks. That is a fraction of the products of the matrix of all sites, and none of
+them waits for the one before, as the steps of a recurrence do (`line_scans`).
 
-Arrays are [r, c]: column c is a block, and its r rows are neighbours on the line.
+There is no form for logarithms: exponentials are then what takes the time, and
+recurrences need fewer. Arrays are [r, c]: column c is a block, and its r rows are
+neighbours on the line.
 """
 
 from typing import NamedTuple
@@ -34,47 +35,20 @@ class Distances(NamedTuple):
             slope * jnp.where(_to_the_left(start), start[None] - end[:, None], 0),
         )
 
-    def decays(self, unit: Float[Array, "r c"] | None = None) -> "Decays":
-        """exp(-distance), times unit of the origin / unit here if units are given.
-
-        Args:
-            unit: logarithms of the units in which sums are kept, one per site.
-        """
-        within, right_to_left = self.within, self.between
-        left_to_right = right_to_left
-        if unit is not None:
-            within += unit[None] - unit[:, None]
-            ahead = unit[0][None] - unit[-1][:, None]
-            left_to_right += ahead
-            right_to_left -= ahead
-        exist = _to_the_left(self.between)
+    def decays(self) -> "Decays":
+        """exp(-distance)."""
+        between = jnp.exp(-self.between)
         return Decays(
-            jnp.exp(-within),
-            jnp.where(exist, jnp.exp(-left_to_right), 0),
-            jnp.where(exist, jnp.exp(-right_to_left), 0),
+            jnp.exp(-self.within), jnp.where(_to_the_left(between), between, 0)
         )
-
-    def largest(self, values: Float[Array, "r c"]) -> Float[Array, "r c"]:
-        """max_j (values_j - |t_k - t_j|), j = k included; values may be -inf."""
-        inside = jnp.max(values[:, None] - self.within, axis=0)
-        exist = _to_the_left(self.between)
-        from_left = jnp.where(exist, inside[-1][:, None] - self.between, -jnp.inf)
-        from_right = jnp.where(exist, inside[0][None] - self.between, -jnp.inf)
-        from_outside = jnp.maximum(
-            from_left.max(axis=0) - self.within[0],
-            from_right.max(axis=1) - self.within[-1],
-        )
-        return jnp.maximum(inside, from_outside)
 
 
 class Decays(NamedTuple):
-    """What remains of a weight at one place when it arrives at another."""
+    """What remains of a weight on these ways, in either direction."""
 
     within: Float[Array, "r r c"]
-    left_to_right: Float[Array, "c c"]
-    """From the end of the first block to the start of the second, or 0."""
-    right_to_left: Float[Array, "c c"]
-    """From the start of the second block to the end of the first, or 0."""
+    between: Float[Array, "c c"]
+    """0 unless the first block lies to the left of the second."""
 
     def sums(
         self, weights: Float[Array, "r c"]
@@ -82,8 +56,8 @@ class Decays(NamedTuple):
         """Of all weights as they arrive at every site, and of left minus right."""
         inside = _weighted(self.within, weights)
         with jax.default_matmul_precision("highest"):
-            from_left = inside[-1] @ self.left_to_right
-            from_right = self.right_to_left @ inside[0]
+            from_left = inside[-1] @ self.between
+            from_right = self.between @ inside[0]
         from_left = self.within[0] * from_left
         from_right = self.within[-1] * from_right
         row = jnp.arange(len(weights), dtype=weights.dtype)
@@ -95,8 +69,8 @@ class Decays(NamedTuple):
 
 def cut(sites: Float[Array, "k"]) -> Float[Array, "r c"]:
     """Sites as blocks of neighbours; the last site is repeated to fill them."""
-    # r c^0 products within blocks and c^2 between them are fewest at 2 c^3 = k^2.
-    # Multiples of 16 blocks fill the vector registers of every processor.
+    # r^2 c = k^2 / c products within blocks and 2 c^2 between them: fewest at
+    # 4 c^3 = k^2. Multiples of 16 blocks fill the vector registers of every processor.
     num_blocks = 16 * max(1, round((len(sites) ** 2 / 4) ** (1 / 3) / 16))
     length = -(-len(sites) // num_blocks)
     padded = jnp.pad(sites, (0, length * num_blocks - len(sites)), mode="edge")

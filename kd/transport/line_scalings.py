@@ -94,11 +94,6 @@ class KernelDomain(Domain):
 
     decays: Decays
 
-    @classmethod
-    def of(cls, distances: Distances) -> "KernelDomain":
-        """The domain for sites at these distances."""
-        return cls(distances.decays())
-
     def scaling(self, value):
         return value
 
@@ -127,12 +122,7 @@ class LogDomain(Domain):
     distance: measured in these units, too, no decay exceeds 1.
     """
 
-    distances: Distances
-
-    @classmethod
-    def of(cls, distances: Distances) -> "LogDomain":
-        """The domain for sites at these distances."""
-        return cls(distances)
+    distances: line_scans.Distances
 
     def scaling(self, value):
         exists = value > 0

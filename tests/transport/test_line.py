@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kd.divergences import SinKD
-from kd.transport import line
+from kd.transport import line, solver
 
 GOLDEN = np.load(
     pathlib.Path(__file__).parents[1] / "golden" / "sinkd_batchwise_glue.npz"
@@ -158,7 +158,6 @@ def test_equals_the_dense_plan_to_the_last_digits(case, x64):
     ],
 )
 @pytest.mark.parametrize("case", ["rounded", "one_hot"])
-@pytest.mark.usefixtures("layout")
 def test_any_epsilon(case, epsilon, dtype, tolerance, x64):
     check(case, dtype, tolerance, bound=KERNEL, epsilon=epsilon)
 
@@ -168,7 +167,6 @@ def test_a_single_iteration(x64):
     check("rounded", "float64", 1e-10, bound=KERNEL, num_iters=1)
 
 
-@pytest.mark.usefixtures("layout")
 def test_points_out_of_reach_of_each_other(x64):
     # exp(-2 / 0.001) is 0 in every precision.
     x, y, mass = np.array([0.0, 1e-3]), np.array([1.0, 0.999]), np.full(2, 0.5)
@@ -177,6 +175,7 @@ def test_points_out_of_reach_of_each_other(x64):
     np.testing.assert_allclose(gradient.sum(), -2, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("layout")
 @both_domains
 def test_gradient_is_that_of_finite_differences(bound, x64):
     x, y, a, b = weighted(9, 6)
@@ -228,6 +227,20 @@ def test_nothing_left_gives_zero(bound):
     x, y, a, b = map(np.float32, CASES["33"])
     for found in on_line(x, y, 0 * a, 0 * b, np.ones_like(x), **bound):
         assert not found.any()
+
+
+@pytest.mark.usefixtures("layout")
+@pytest.mark.parametrize("num_iters", [1, 7])
+@both_domains
+def test_sums_and_errors_are_those_of_the_matrix(bound, num_iters, x64):
+    x, y, a, b = map(jnp.asarray, CASES["rounded"])
+    settings = {"epsilon": 0.1, "num_iters": num_iters}
+    found = line.solve(x, y, a, b, **settings, **bound)
+    cost = 2 * jnp.abs(x[:, None] - y[None, :])
+    expected = solver.solve(cost, a, b, **settings)
+    assert found.errors.shape == (num_iters,)
+    np.testing.assert_allclose(found.errors, expected.errors, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(found.sums, expected.plan.sum(axis=1), rtol=1e-10)
 
 
 def test_only_x_has_a_gradient():

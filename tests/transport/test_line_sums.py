@@ -11,25 +11,26 @@ def flat(blocks):
     return np.asarray(blocks).T.reshape(-1)
 
 
-@pytest.fixture(params=[line_blocks, line_scans], ids=["blocks", "scans"])
-def layout(request):
-    return request.param
-
-
 @pytest.fixture(params=[1, 2, 16, 17, 33, 700])
-def line(request, layout, x64):
-    """Sites, some of them equal, weights of both signs, and the distance matrix."""
+def points(request, x64):
+    """Sorted, some of them equal."""
     random = np.random.default_rng(request.param)
-    sites = np.sort(random.random(request.param).round(2))
-    blocks = layout.cut(jnp.asarray(sites))
-    assert np.array_equal(flat(blocks)[: len(sites)], sites)
-    weights = jnp.asarray(random.normal(size=blocks.shape))
-    distance = 7 * np.abs(flat(blocks)[:, None] - flat(blocks)[None, :])
-    return layout.Distances.of(blocks, 7.0), weights, distance
+    return np.sort(random.random(request.param).round(2))
 
 
-def test_sums(line):
-    distances, weights, distance = line
+def problem(layout, points):
+    """Distances of sites, weights of both signs, and the matrix of distances."""
+    blocks = layout.cut(jnp.asarray(points))
+    sites = flat(blocks)
+    assert np.array_equal(sites[: len(points)], points)
+    weights = np.random.default_rng(len(points)).normal(size=blocks.shape)
+    distance = 7 * np.abs(sites[:, None] - sites[None, :])
+    return layout.Distances.of(blocks, 7.0), jnp.asarray(weights), distance
+
+
+@pytest.mark.parametrize("layout", [line_blocks, line_scans], ids=["blocks", "scans"])
+def test_sums(layout, points):
+    distances, weights, distance = problem(layout, points)
     total, tilt = distances.decays().sums(weights)
     kernel = np.exp(-distance)
     difference = np.tril(kernel, -1) - np.triu(kernel, 1)
@@ -37,8 +38,8 @@ def test_sums(line):
     np.testing.assert_allclose(flat(tilt), difference @ flat(weights), atol=1e-12)
 
 
-def test_sums_in_other_units(line):
-    distances, weights, distance = line
+def test_sums_in_other_units(points):
+    distances, weights, distance = problem(line_scans, points)
     unit = jnp.asarray(np.random.default_rng(1).normal(size=weights.shape))
     total, tilt = distances.decays(unit).sums(weights)
     kernel = np.exp(flat(unit)[None, :] - flat(unit)[:, None] - distance)
@@ -49,9 +50,11 @@ def test_sums_in_other_units(line):
         )
 
 
-def test_largest(line):
-    distances, weights, distance = line
+def test_largest(points):
+    distances, weights, distance = problem(line_scans, points)
     absent = weights < 0
     values = jnp.where(absent, -jnp.inf, weights)
     expected = (flat(values)[None, :] - distance).max(axis=1)
     np.testing.assert_allclose(flat(distances.largest(values)), expected, atol=1e-13)
+    nothing = jnp.full_like(values, -jnp.inf)
+    assert np.all(np.isneginf(distances.largest(nothing)))
