@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import measure
-from kd import environment
 from kd.divergences import SinKD
 from kd.errors import UserError
 
@@ -252,7 +251,6 @@ def main() -> int:
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
-        environment.tune_compiler()
         print(own_peak_bytes(arguments.memory_of))
         return 0
     return measure.write_result(arguments.output, benchmark)

@@ -115,7 +115,7 @@ def _forward(x, y, row_mass, column_mass, epsilon, num_iters, scale, in_logs):
     points = _sorted(jnp.concatenate([x, y]))
     in_blocks = len(points) <= LARGEST_IN_BLOCKS and not in_logs
     layout = line_blocks if in_blocks else line_scans
-    sites = layout.cut(points)
+    sites = _cut(points, layout.num_blocks(len(points)))
     distances = layout.Distances.of(sites, scale / epsilon)
     # Site k is row k % r of block k // r.
     rows, columns = (
@@ -163,7 +163,8 @@ def _backward(epsilon, num_iters, scale, in_logs, kept, cotangents):
 
     # costs = mass * cost, where cost = epsilon sum_j u K_ij v_j b_j (C_ij / epsilon).
     u, tilt = us[-1], tilts[-1]
-    # One after the other in a loop, which makes the compiler compute each once.
+    # By a loop, whose results lie in memory: what picks rows from them below would
+    # otherwise be fused with the sums, and compute them anew for every row.
     ends = jnp.stack([u, last_v]), jnp.stack([last_v, u]), jnp.stack([b, weighted])
     sums, moments = jax.lax.map(lambda end: _moments(distances, in_logs, *end), ends)
     cost, to_columns = epsilon * moments.total
@@ -207,6 +208,13 @@ def _sorted(points: Float[Array, "k"]) -> Float[Array, "k"]:
     keys = jax.lax.bitcast_convert_type(points, bits)
     keys = jax.lax.sort(order(keys), is_stable=False)
     return jax.lax.bitcast_convert_type(order(keys), points.dtype)
+
+
+def _cut(sites: Float[Array, "k"], num_blocks: int) -> Float[Array, "r c"]:
+    """Sites as blocks of neighbours; the last site is repeated to fill them."""
+    length = -(-len(sites) // num_blocks)
+    padded = jnp.pad(sites, (0, length * num_blocks - len(sites)), mode="edge")
+    return padded.reshape(num_blocks, length).T
 
 
 def _log_or_0(log_scaling, mass):

@@ -23,24 +23,20 @@ class Distances(NamedTuple):
     within: Float[Array, "r r c"]
     """From the first to the second site of the same block."""
     between: Float[Array, "c c"]
-    """From the end of the first block to the start of the second; 0 unless the first
-    lies to the left of the second."""
+    """From the end of the first block to the start of the second, where the first lies
+    to the left of the second; elsewhere without meaning."""
 
     @classmethod
     def of(cls, sites: Float[Array, "r c"], slope: float) -> "Distances":
         """slope |t_k - t_j| for sorted sites t."""
-        start, end = sites[0], sites[-1]
         return cls(
             slope * jnp.abs(sites[None] - sites[:, None]),
-            slope * jnp.where(_to_the_left(start), start[None] - end[:, None], 0),
+            slope * (sites[0][None] - sites[-1][:, None]),
         )
 
     def decays(self) -> "Decays":
         """exp(-distance)."""
-        between = jnp.exp(-self.between)
-        return Decays(
-            jnp.exp(-self.within), jnp.where(_to_the_left(between), between, 0)
-        )
+        return Decays(jnp.exp(-self.within), jnp.triu(jnp.exp(-self.between), k=1))
 
 
 class Decays(NamedTuple):
@@ -67,14 +63,11 @@ class Decays(NamedTuple):
         return total, tilt
 
 
-def cut(sites: Float[Array, "k"]) -> Float[Array, "r c"]:
-    """Sites as blocks of neighbours; the last site is repeated to fill them."""
+def num_blocks(num_sites: int) -> int:
+    """Into how many blocks to cut a line."""
     # r^2 c = k^2 / c products within blocks and 2 c^2 between them: fewest at
     # 4 c^3 = k^2. Multiples of 16 blocks fill the vector registers of every processor.
-    num_blocks = 16 * max(1, round((len(sites) ** 2 / 4) ** (1 / 3) / 16))
-    length = -(-len(sites) // num_blocks)
-    padded = jnp.pad(sites, (0, length * num_blocks - len(sites)), mode="edge")
-    return padded.reshape(num_blocks, length).T
+    return 16 * max(1, round((num_sites**2 / 4) ** (1 / 3) / 16))
 
 
 def _weighted(decays, weights):
@@ -83,9 +76,3 @@ def _weighted(decays, weights):
     for j in range(1, len(weights)):
         total += decays[j] * weights[j]
     return total
-
-
-def _to_the_left(blocks):
-    """Whether the first block lies to the left of the second, [c, c]."""
-    index = jnp.arange(len(blocks))
-    return index[:, None] < index[None, :]

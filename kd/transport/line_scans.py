@@ -83,15 +83,12 @@ class Decays(NamedTuple):
         return left + weights + right, left - right
 
 
-def cut(sites: Float[Array, "k"]) -> Float[Array, "r c"]:
-    """Sites as blocks of neighbours; the last site is repeated to fill them."""
+def num_blocks(num_sites: int) -> int:
+    """Into how many blocks to cut a line."""
     # Multiples of 16 blocks fill the vector registers of every processor. Four times
     # as many blocks as each has sites: a step over sites takes longer than one over
     # blocks.
-    num_blocks = 16 * max(1, round(2 * len(sites) ** 0.5 / 16))
-    length = -(-len(sites) // num_blocks)
-    padded = jnp.pad(sites, (0, length * num_blocks - len(sites)), mode="edge")
-    return padded.reshape(num_blocks, length).T
+    return 16 * max(1, round(2 * num_sites**0.5 / 16))
 
 
 def _before(values: Float[Array, "r c"]) -> _Way:

@@ -84,13 +84,23 @@ CASES = {
 
 KERNEL = {"largest_cost": 2.0}
 LOG = {"largest_cost": float("inf")}
-both_domains = pytest.mark.parametrize("bound", [KERNEL, LOG], ids=["kernel", "log"])
+BLOCKS, SCANS = 10**9, 0  # line.LARGEST_IN_BLOCKS for each, whatever the size
 
 
-@pytest.fixture(params=[0, 10**9], ids=["scans", "blocks"])
+@pytest.fixture(params=[BLOCKS, SCANS], ids=["blocks", "scans"])
 def layout(request, monkeypatch):
-    """Whatever the size of the problem, each way to compute its sums."""
     monkeypatch.setattr(line, "LARGEST_IN_BLOCKS", request.param)
+
+
+@pytest.fixture(
+    params=[(KERNEL, BLOCKS), (KERNEL, SCANS), (LOG, SCANS)],
+    ids=["blocks", "scans", "log"],
+)
+def bound(request, monkeypatch):
+    """Each way to compute the sums there is."""
+    setting, largest_in_blocks = request.param
+    monkeypatch.setattr(line, "LARGEST_IN_BLOCKS", largest_in_blocks)
+    return setting
 
 
 @functools.partial(jax.jit, static_argnames=("costs", "settings", "in_blocks"))
@@ -130,14 +140,9 @@ def check(case, dtype, tolerance, *, bound, **settings):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
 
 
-@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(
-    ("bound", "dtype", "tolerance"),
-    [(KERNEL, "float32", 1e-5), (LOG, "float64", 1e-10)],
-    ids=["kernel", "log"],
-)
-def test_equals_the_dense_plan(case, bound, dtype, tolerance, x64):
+def test_equals_the_dense_plan(case, bound, x64):
+    dtype, tolerance = ("float32", 1e-5) if bound is KERNEL else ("float64", 1e-10)
     check(case, dtype, tolerance, bound=bound)
 
 
@@ -175,8 +180,6 @@ def test_points_out_of_reach_of_each_other(x64):
     np.testing.assert_allclose(gradient.sum(), -2, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("layout")
-@both_domains
 def test_gradient_is_that_of_finite_differences(bound, x64):
     x, y, a, b = weighted(9, 6)
     cotangent = np.linspace(0.5, 1.5, len(x))
@@ -189,8 +192,6 @@ def test_gradient_is_that_of_finite_differences(bound, x64):
         np.testing.assert_allclose(gradient[i], difference, rtol=1e-6, atol=1e-9)
 
 
-@both_domains
-@pytest.mark.usefixtures("layout")
 def test_order_of_points_does_not_matter(bound, x64):
     x, y, a, b = CASES["rounded"]
     cotangent = np.linspace(0.5, 1.5, len(x))
@@ -204,8 +205,6 @@ def test_order_of_points_does_not_matter(bound, x64):
         np.testing.assert_allclose(after, before[rows], rtol=1e-10, atol=1e-14)
 
 
-@both_domains
-@pytest.mark.usefixtures("layout")
 def test_rows_without_mass_are_as_good_as_dropped(bound, x64):
     x, y, a, b = rounded(33, 33)
     rows, columns = np.arange(33) % 3 > 0, np.arange(33) % 4 > 0
@@ -221,17 +220,13 @@ def test_rows_without_mass_are_as_good_as_dropped(bound, x64):
             assert not ours[~rows].any()
 
 
-@both_domains
-@pytest.mark.usefixtures("layout")
 def test_nothing_left_gives_zero(bound):
     x, y, a, b = map(np.float32, CASES["33"])
     for found in on_line(x, y, 0 * a, 0 * b, np.ones_like(x), **bound):
         assert not found.any()
 
 
-@pytest.mark.usefixtures("layout")
 @pytest.mark.parametrize("num_iters", [1, 7])
-@both_domains
 def test_sums_and_errors_are_those_of_the_matrix(bound, num_iters, x64):
     x, y, a, b = map(jnp.asarray, CASES["rounded"])
     settings = {"epsilon": 0.1, "num_iters": num_iters}
@@ -254,18 +249,15 @@ def test_only_x_has_a_gradient():
     assert not any(gradient.any() for gradient in gradients[1:])
 
 
-@pytest.mark.usefixtures("layout")
-def test_groups_by_vmap(x64):
+def test_groups_by_vmap(bound, x64):
     groups = [(*weighted(9, 6, seed), np.linspace(0.5, 1.5, 9)) for seed in range(3)]
     stacked = (jnp.asarray(np.stack(arrays)) for arrays in zip(*groups, strict=True))
-    found = jax.vmap(on_line)(*stacked)
+    found = jax.vmap(functools.partial(on_line, **bound))(*stacked)
     for g, group in enumerate(groups):
-        for ours, alone in zip(found, on_line(*group), strict=True):
+        for ours, alone in zip(found, on_line(*group, **bound), strict=True):
             np.testing.assert_allclose(ours[g], alone, rtol=1e-10, atol=1e-14)
 
 
-@both_domains
-@pytest.mark.usefixtures("layout")
 def test_a_point_that_is_not_a_number_is_not_hidden(bound):
     x, y, a, b = (array.astype(np.float32) for array in CASES["33"])
     x[16] = np.nan

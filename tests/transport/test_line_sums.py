@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd.transport import line_blocks, line_scans
+from kd.transport import line, line_blocks, line_scans
 
 
 def flat(blocks):
@@ -20,7 +20,7 @@ def points(request, x64):
 
 def problem(layout, points):
     """Distances of sites, weights of both signs, and the matrix of distances."""
-    blocks = layout.cut(jnp.asarray(points))
+    blocks = line._cut(jnp.asarray(points), layout.num_blocks(len(points)))
     sites = flat(blocks)
     assert np.array_equal(sites[: len(points)], points)
     weights = np.random.default_rng(len(points)).normal(size=blocks.shape)
