@@ -79,10 +79,10 @@ lock:  ## write requirements.lock anew from setup.cfg; ARGS=--upgrade takes newe
 # may hold spaces.
 given = $(and $(findstring command line,$(origin $1)),$(value $1),$2"$$$1")
 
-exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= RUNS= DEBUG=1 ARGS="a.b=1"]
+exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= WEIGHTS= RUNS= DEBUG=1 ARGS="a.b=1"]
 	@exec $(PY) -m kd $(call given,SEED,--seed=) $(call given,SCALE,--scale=) \
 		$(call given,SOURCE,--source=) $(call given,DATA_DIR,--data-dir=) \
-		$(call given,RUNS,--runs=) $(and $(call given,DEBUG),--debug) \
+		$(call given,RUNS,--runs=) $(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
 		$(call given,NAME) $(ARGS)
 
 experiments: $(INSTALLED)  ## list the experiments with a line each

@@ -57,7 +57,7 @@ def benchmark(options: argparse.Namespace, runs: pathlib.Path) -> dict[str, Any]
     """Checks that the losses agree, then lets whole runs take turns."""
     experiment = measure.mini_experiment(options.data_dir)
     teacher = options.teacher or _trained_teacher(experiment, runs)
-    experiment = config.override(experiment, f"teacher.directory={teacher}")
+    experiment = config.override(experiment, f"teacher={teacher}")
     if options.steps:
         experiment = config.override(experiment, f"num_steps={options.steps}")
     environment.keep_compiled(runs / "compiled")
@@ -70,7 +70,7 @@ def benchmark(options: argparse.Namespace, runs: pathlib.Path) -> dict[str, Any]
 
         def one_run(i: int) -> None:
             if not computed_before:
-                shutil.rmtree(runs / "teachers" / "logits", ignore_errors=True)
+                shutil.rmtree(runs / "networks" / "answers", ignore_errors=True)
             summary = _run(experiment, logits, f"{name} {i}", runs)
             speeds[name].append(summary["speed"])
 
@@ -156,7 +156,7 @@ def _trained_teacher(experiment: Experiment, runs: pathlib.Path) -> pathlib.Path
 def _run(
     experiment: Experiment, logits: str, name: str, runs: pathlib.Path
 ) -> dict[str, Any]:
-    experiment = config.override(experiment, f"teacher.logits={logits}")
+    experiment = config.override(experiment, f"answers={logits}")
     return run.run(experiment, name, _workspace(runs))
 
 

@@ -20,11 +20,12 @@ import numpy as np
 
 from benchmarks import measure
 from kd.conventions.page import LOSSES, described
-from kd.data.glue import TextTask
+from kd.data.sentences import TextTask
 from kd.experiment import Experiment
 from kd.models.bert import Bert
 from kd.objective import CrossEntropy, Loss, Mix
-from kd.procedures.offline import offline
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Setting
 from kd.train.mesh import data_mesh, replicate, shard_batch
 
 _LENGTH = 64
@@ -84,7 +85,8 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "title": "What a loss adds to the training step",
         "setting": {
-            "data": f"random, {_LENGTH} tokens, {experiment.data.num_classes} classes",
+            "data": f"random, {_LENGTH} tokens, "
+            f"{experiment.data.target.num_outputs} classes",
             "student": dataclasses.asdict(bert),
         },
         "seconds_until_warm": compile_seconds,
@@ -106,16 +108,18 @@ def steps(
     """A compiled, warm training step for every objective, each with its own state."""
     mesh = data_mesh()
     bert = student(experiment)
-    model = bert.build(experiment.data.num_classes)
+    model = bert.build(experiment.data.target.num_outputs)
     batch = shard_batch(random_batch(bert.vocab_size, experiment, batch_size), mesh)
     params = jax.device_get(jax.jit(model.init)(jax.random.key(0), {}))
 
     def prepare(objective: Mix) -> Callable[[], None]:
         optimizer = experiment.optimizer.build(experiment.num_steps)
-        procedure = offline(model, None, objective, optimizer, mesh=mesh)
-        state = procedure.init(jax.random.key(0), params, None, batch)
+        training = Offline().build(
+            Setting({"student": model}, (None,), objective, optimizer, mesh=mesh)
+        )
+        state = training.init(jax.random.key(0), {"student": params}, None, batch)
         state = replicate(state, mesh)
-        compiled = procedure.step.lower(state, None, batch).compile()  # pyrefly: ignore[missing-attribute]
+        compiled = training.step.lower(state, None, batch).compile()  # pyrefly: ignore[missing-attribute]
 
         def step() -> None:
             nonlocal state
@@ -136,7 +140,7 @@ def random_batch(
 ) -> dict[str, np.ndarray]:
     """Tokens, labels, and logits of a teacher."""
     random = np.random.default_rng(0)
-    num_classes = experiment.data.num_classes
+    num_classes = experiment.data.target.num_outputs
     shape = (batch_size, _LENGTH)
     return {
         "tokens": random.integers(0, vocab_size, shape, dtype=np.int32),

@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from kd.data import sources
-from kd.data.glue import TextTask
 from kd.data.pipeline import Plan, collate, plan_epoch
+from kd.data.sentences import TextTask
 from kd.data.text import Encoded
 from kd.experiment import Experiment
 from kd.models.bert import Bert
-from kd.procedures.offline import offline
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Setting
 from kd.train.mesh import data_mesh, replicate, shard_batch
 from kd.types import Metrics, Params
 
@@ -41,7 +42,7 @@ class Epoch(NamedTuple):
         if padded_to:
             split = dataclasses.replace(split, widths=(padded_to,))
         return [
-            collate(split, index, len(index), self.teacher_logits)
+            collate(split, index, len(index), {"teacher_logits": self.teacher_logits})
             for index in self.plan
         ]
 
@@ -81,7 +82,7 @@ def first_epoch(experiment: Experiment) -> Epoch:
         seed=experiment.seed,
         epoch=0,
     )
-    shape = (len(data.train), experiment.data.num_classes)
+    shape = (len(data.train), experiment.data.target.num_outputs)
     return Epoch(
         origin=corpus.origin,
         split=data.train,
@@ -95,7 +96,7 @@ def fresh_student(experiment: Experiment, epoch: Epoch) -> tuple[Bert, Params]:
     """The student's sizes and its initial parameters, on the host."""
     assert isinstance(experiment.student, Bert)
     bert = dataclasses.replace(experiment.student, vocab_size=epoch.vocab_size)
-    model = bert.build(experiment.data.num_classes)
+    model = bert.build(experiment.data.target.num_outputs)
     params = jax.jit(model.init)(jax.random.key(experiment.seed), {})
     return bert, jax.device_get(params)
 
@@ -136,26 +137,29 @@ def examples_in(blocks: Sequence[Sequence[HostBatch]]) -> list[int]:
 
 
 class Trainer:
-    """Our own side: the step as `kd.fit` builds it, and its state."""
+    """Our own side: the step as `kd.run.fit` builds it, and its state."""
 
     def __init__(self, experiment: Experiment, bert: Bert, params: Params):
         self._mesh = data_mesh()
-        model = bert.build(experiment.data.num_classes)
-        procedure = offline(
-            model,
-            None,
-            experiment.objective,
-            experiment.optimizer.build(experiment.num_steps),
+        model = bert.build(experiment.data.target.num_outputs)
+        training = Offline().build(
+            Setting(
+                {"student": model},
+                (None,),
+                experiment.objective,
+                experiment.optimizer.build(experiment.num_steps),
+            )
         )
+        num_outputs = experiment.data.target.num_outputs
         example: Any = {
             "tokens": np.zeros((1, 1), np.int32),
             "token_mask": np.ones((1, 1), bool),
-            "teacher_logits": np.zeros((1, experiment.data.num_classes), np.float32),
+            "teacher_logits": np.zeros((1, num_outputs), np.float32),
         }
         key = jax.random.key(experiment.seed)
-        state = procedure.init(key, params, None, example)
+        state = training.init(key, {"student": params}, None, example)
         self._state = replicate(state, self._mesh)
-        self._step = procedure.step
+        self._step = training.step
         self._apply = jax.jit(model.apply)
 
     def prepare(self, batches: Iterable[HostBatch]) -> list[Any]:

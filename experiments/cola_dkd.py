@@ -18,7 +18,7 @@ import dataclasses
 from experiments import sst2_ce, sst2_teacher
 from kd.data.glue import COLA
 from kd.divergences import DKD
-from kd.experiment import Experiment, Scale, Teacher
+from kd.experiment import Experiment, Network, Scale
 from kd.objective import CrossEntropy
 
 
@@ -32,7 +32,7 @@ def experiment(scale: Scale) -> Experiment:
     return dataclasses.replace(
         student,
         data=recipe.data,
-        teacher=Teacher(recipe=recipe),
+        teachers=(Network(recipe=recipe),),
         objective=1.0 * CrossEntropy()
         + 1.0 * DKD(temperature=4.0, alpha=1.0, beta=8.0),
     )

@@ -12,7 +12,7 @@ on two shared CPU cores: 87.57 % (teacher 90.06 %), 44 s for the student.
 import dataclasses
 
 from experiments import fashion_mnist_teacher
-from kd.experiment import Experiment, Scale, Teacher
+from kd.experiment import Experiment, Network, Scale
 from kd.models.resnet import ResNet
 
 
@@ -24,4 +24,6 @@ def experiment(scale: Scale) -> Experiment:
         if scale == "paper"
         else ResNet.resnet8(widths=(8, 16, 32), num_groups=2, stem_stride=2)
     )
-    return dataclasses.replace(recipe, teacher=Teacher(recipe=recipe), student=student)
+    return dataclasses.replace(
+        recipe, teachers=(Network(recipe=recipe),), student=student
+    )

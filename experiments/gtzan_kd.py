@@ -15,7 +15,7 @@ import dataclasses
 
 from kd.data.tables import GTZAN
 from kd.divergences import KL
-from kd.experiment import Experiment, Scale, Teacher
+from kd.experiment import Experiment, Network, Scale
 from kd.models.mlp import MLP
 from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
@@ -35,7 +35,7 @@ def experiment(scale: Scale) -> Experiment:
     )
     return dataclasses.replace(
         recipe,
-        teacher=Teacher(recipe=recipe),
+        teachers=(Network(recipe=recipe),),
         student=MLP.small(),
         objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=4.0),
         optimizer=dataclasses.replace(recipe.optimizer, learning_rate=3e-3),

@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of the student (default 0)")
     parser.add_argument(
-        "--scale", choices=("auto", "paper", "mini"), default="auto",
+        "--scale", choices=("auto", "paper", "small", "mini"), default="auto",
         help="auto: paper on an accelerator, else mini",
     )  # fmt: skip
     parser.add_argument(
@@ -35,6 +35,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data-dir",
         help="folder of data sets, for example with SST-2/train.tsv (.gz, .xz)",
+    )
+    parser.add_argument(
+        "--weights",
+        help="folder of a network, or of several by their hub names, read instead of "
+        "the hub",
     )
     parser.add_argument(
         "--runs", type=pathlib.Path, default=pathlib.Path("runs"),
@@ -82,7 +87,7 @@ def _run(options: argparse.Namespace) -> int:
     import jax
     import tqdm
 
-    from kd import environment, run
+    from kd import environment, run, weights
     from kd.report.table import final_table
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
@@ -109,6 +114,8 @@ def _run(options: argparse.Namespace) -> int:
     experiment = config.override(
         config.load(options.name, scale), *options.fields, *assignments
     ).sharing_data()
+    if options.weights:
+        experiment = weights.from_folder(experiment, options.weights)
     runs = options.runs.expanduser()
     environment.keep_compiled(runs / "compiled")
     tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")

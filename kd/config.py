@@ -6,12 +6,16 @@ import difflib
 import importlib
 import math
 import pathlib
+import re
 import types
 import typing
 from typing import Any
 
 from kd.errors import UserError
-from kd.experiment import Experiment, Scale
+from kd.evaluate.metric import Metric
+from kd.experiment import Experiment, Network, Scale, network_in
+from kd.models import saved
+from kd.networks.place import model_place
 from kd.objective import Mix, Term
 
 DIRECTORY = pathlib.Path(__file__).resolve().parent.parent / "experiments"
@@ -67,35 +71,53 @@ def override(record: Any, *assignments: str) -> Any:
         path, equals, text = assignment.partition("=")
         if not equals or not path:
             raise UserError(f"{assignment!r}: expected field=value")
-        if path.startswith(_SHARED):
+        if _SHARED.match(path):
             raise UserError(
                 f"{path}: the teacher has the student's data; set "
-                f"{path.removeprefix('teacher.recipe.')} instead"
+                f"{_SHARED.sub('', path)} instead"
             )
-        *groups, field = path.split(".")
+        *groups, field = _full(path)
         node = changes
         for group in groups:
             node = node.setdefault(group, {})
             if not isinstance(node, dict):
                 raise UserError(f"{path}: {group} is set as a whole as well")
+        if isinstance(node.get(field), dict):
+            raise UserError(f"{path}: parts of it are set as well")
         node[field] = text
     return _replace(record, changes, ())
 
 
 # It follows the student's: see `Experiment.sharing_data`.
-_SHARED = "teacher.recipe.data."
+_SHARED = re.compile(r"(teacher|teachers\.\d+)\.recipe\.(?=data\.)")
+
+
+def _full(path: str) -> list[str]:
+    """The parts of a path; "teacher" is the first of the teachers, or all of them."""
+    parts = []
+    names = path.split(".")
+    for i, name in enumerate(names):
+        last = i == len(names) - 1
+        parts += [name] if name != "teacher" else ["teachers"] + ([] if last else ["0"])
+    return parts
+
+
+def _shown(path: tuple[str, ...]) -> str:
+    return ".".join(path).replace("teachers.0", "teacher")
 
 
 def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any:
+    if isinstance(record, Experiment):
+        record, changes = _with_start(record, changes)
     children = _children(record)
     new = {}
     for name, change in changes.items():
-        where = ".".join((*path, name))
+        where = _shown((*path, name))
         if name not in children:
             close = difflib.get_close_matches(name, children, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
             raise UserError(
-                f"{where}: no field {name!r} in {'.'.join(path) or 'the experiment'}"
+                f"{where}: no field {name!r} in {_shown(path) or 'the experiment'}"
                 f"{hint} (fields: {', '.join(children)})"
             )
         value, expected = children[name]
@@ -111,10 +133,25 @@ def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any
     try:
         return _with_children(record, new)
     except ValueError as error:
-        whole = "".join(f"{name}." for name in path)
+        whole = f"{_shown(path)}." if path else ""
         changed = ", ".join(f"{whole}{name}={text}" for name, text in changes.items()
                             if not isinstance(text, dict))  # fmt: skip
         raise UserError(f"{changed}: {error}" if changed else str(error)) from error
+
+
+def _with_start(record: Experiment, changes: Any) -> tuple[Experiment, Any]:
+    """A place to start from brings the student's sizes, unless some are set."""
+    text = changes.get("start")
+    if not isinstance(text, str) or text.lower() == "none":
+        return record, changes
+    if "student" not in changes:
+        return record, {**changes, "student": "none"}
+    try:
+        place = network_in(text).place
+    except ValueError as error:
+        raise UserError(f"start={text}: {error}") from error
+    found = saved.read_config(model_place(place)).network
+    return dataclasses.replace(record, student=found), changes
 
 
 def _children(record: Any) -> dict[str, tuple[Any, Any]]:
@@ -123,6 +160,8 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
         return {term.loss.name: (term, Term) for term in record.terms}
     if isinstance(record, Term):
         return {"weight": (record.weight, float)} | _children(record.loss)
+    if isinstance(record, tuple) and record and isinstance(record[0], Network):
+        return {str(i): (network, Network) for i, network in enumerate(record)}
     if dataclasses.is_dataclass(record):
         hints = typing.get_type_hints(type(record))
         return {
@@ -139,18 +178,24 @@ def _with_children(record: Any, new: dict[str, Any]) -> Any:
         own = {name: value for name, value in new.items() if name != "weight"}
         weight = new.get("weight", record.weight)
         return Term(weight, _with_children(record.loss, own))
+    if isinstance(record, tuple):
+        return tuple(new.get(str(i), network) for i, network in enumerate(record))
     return dataclasses.replace(record, **new)
 
 
 def _parse(text: str, current: Any, expected: Any) -> Any:
+    if expected == tuple[Network, ...]:
+        places = [] if text.lower() == "none" else text.split(",")
+        changes = [network.change for network in current] + [None] * len(places)
+        return tuple(network_in(*both) for both in zip(places, changes, strict=False))
     origin = typing.get_origin(expected)
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none" and type(None) in typing.get_args(expected):
             return None
         expected = next(t for t in typing.get_args(expected) if t is not type(None))
+        if expected is Network:
+            return network_in(text, current.change if current else None)
         origin = typing.get_origin(expected)
-    if hasattr(current, "from_text"):
-        return current.from_text(text)
     if _children(current):
         raise ValueError(f"it is a group; set one of {', '.join(_children(current))}")
     if origin is typing.Literal:
@@ -185,6 +230,8 @@ def to_json(value: Any) -> Any:
         return {term.loss.name: to_json(term) for term in value.terms}
     if isinstance(value, Term):
         return {"weight": to_json(value.weight)} | to_json(value.loss)
+    if isinstance(value, Metric):
+        return value.name
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {
             field.name: to_json(getattr(value, field.name))
@@ -218,7 +265,9 @@ def identity(tree: Any) -> Any:
 
 
 # How often something is shown or saved, and where on this machine the records lie.
-_HARMLESS = ("evaluate_every", "save_every", "log_every", "source", "directory")
+_HARMLESS = (
+    "evaluate_every", "save_every", "log_every", "source", "directory", "place"
+)  # fmt: skip
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

@@ -1,23 +1,26 @@
-"""What an experiment is: which student, which teacher, which loss, on which data.
+"""What an experiment is: who learns, from whom, by which loss, on which data.
 
 The records hold the real objects, not their names. `dataclasses.replace` derives one
 experiment from another, so that a module shows only what differs.
 """
 
 import dataclasses
-import os
-import pathlib
 from typing import Literal
 
-from kd.data.glue import TextTask
 from kd.data.task import Task
+from kd.networks.change import Change
+from kd.networks.place import place
 from kd.objective import Mix
-from kd.procedures.offline import TermGradients
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Procedure, View
+from kd.procedures.term_gradients import TermGradients
 from kd.train.optimizer import AdamW
 from kd.types import Architecture, ComputeDtype
 
-Scale = Literal["paper", "mini"]
-"""`paper`: the published models and recipe. `mini`: minutes on two CPU cores."""
+Scale = Literal["paper", "small", "mini"]
+"""`paper`: the published models and recipe. `small`: small published networks, within
+an hour on two CPU cores; as `mini` where there are none. `mini`: from scratch, in
+minutes there."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,17 @@ class Experiment:
     """One training run, complete.
 
     Attributes:
-        data: the task: what examples are, and where they come from. Shared by student
-            and teacher.
-        student: the network that learns.
-        teacher: the network it learns from; None to train on labels alone.
+        data: the task: what examples are, where they come from, and how answers are
+            judged. Shared by student and teachers.
+        student: the network that learns; None for that of `start`, with its sizes.
+        teachers: the networks it learns from; none to train on labels alone.
+        answers: "cached" to compute the teachers' logits on the training set once and
+            read them from then on, "live" to run the teachers in every step, as any
+            objective that reads hidden states makes them.
+        start: the trained network whose weights the student begins with; None for
+            fresh ones. What it has no weights for, such as a new head, is fresh.
+        procedure: who supplies the batch, and who learns.
+        view: how a batch is changed on the device before the networks see it.
         objective: what is minimised.
         optimizer: how.
         batch_size: examples in a batch, over all devices.
@@ -46,8 +56,12 @@ class Experiment:
     """
 
     data: Task
-    student: Architecture
-    teacher: "Teacher | None" = None
+    student: Architecture | None
+    teachers: "tuple[Network, ...]" = ()
+    answers: Literal["cached", "live"] = "cached"
+    start: "Network | None" = None
+    procedure: Procedure = Offline()
+    view: View | None = None
     objective: Mix
     optimizer: AdamW
     batch_size: int = 32
@@ -62,79 +76,122 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        problems = [*self._problems()]
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def _problems(self):
         for name in ("batch_size", "num_microbatches", "save_every", "log_every"):
             value = getattr(self, name)
             if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+                yield f"{name} must be at least 1, got {value}"
         for name in ("num_epochs", "num_steps", "evaluate_every", "seed"):
             value = getattr(self, name)
             if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+                yield f"{name} must not be negative, got {value}"
+        if self.seed >= 2**32:
+            yield f"seed must be below 2^32, got {self.seed}"
         if (self.num_epochs > 0) == (self.num_steps > 0):
-            raise ValueError(
+            yield (
                 "the length of the run is num_epochs or num_steps and the other is 0, "
                 f"got {self.num_epochs} and {self.num_steps}"
             )
-        self._check_networks()
-        if self.teacher is None and self.objective.needs_teacher:
-            raise ValueError("the objective needs a teacher and there is none")
+        if not self.teachers and self.objective.needs_teacher:
+            yield "the objective needs a teacher and there is none"
+        if self.student is None and self.start is None:
+            yield "there is no student: set student, or start"
+        # A recipe's own data are replaced by ours, see `sharing_data`.
+        networks = [("student", self.student)]
+        networks += [
+            (f"{_path(self.teachers, i)}.recipe.student", network.recipe.student)
+            for i, network in enumerate(self.teachers)
+            if network.recipe is not None and not network.place
+        ]
+        for name, network in networks:
+            if network is not None:
+                try:
+                    self.data.check(network, name)
+                except ValueError as error:
+                    yield str(error)
+        if not self.data.target.has_classes:
+            for term in self.objective.terms:
+                if term.loss.reads_classes:
+                    yield (
+                        f"{self.data.name} asks for a number, and {term.loss.name} "
+                        "compares predicted classes, of which a number has none; "
+                        "SquaredError learns from the targets, LogitMSE from a teacher"
+                    )
+        yield from self.procedure.problems(self)
 
-    def _check_networks(self) -> None:
-        self.data.check(self.student, "student")
-        given = self.teacher.directory if self.teacher is not None else ""
-        if self.teacher is not None and not given:
-            self.data.check(self.teacher.recipe.student, "teacher.recipe.student")
-        if (
-            isinstance(self.data, TextTask)
-            and self.student.pretrained
-            and not (self.data.tokenizer.vocabulary or given)
-        ):
-            raise ValueError(
-                "student.pretrained needs the vocabulary that it was trained with, in "
-                "data.tokenizer.vocabulary"
-            )
+    @property
+    def teacher(self) -> "Network | None":
+        """The only teacher; None without, or with several."""
+        return self.teachers[0] if len(self.teachers) == 1 else None
 
     def sharing_data(self) -> "Experiment":
-        """The same, the teacher's recipe having our data.
+        """The same, with our data in the recipes of all networks it is made from.
 
         A student can only be compared with a teacher that sees the same inputs, so
-        the student's fields decide for both. A teacher that is given as a directory
-        is not trained, so that its recipe does not matter.
+        the student's fields decide for all. A network to start from may come from
+        another task: that recipe keeps its own, read from the same place.
         """
-        if self.teacher is None or self.teacher.directory:
-            return self
-        recipe = dataclasses.replace(self.teacher.recipe, data=self.data)
-        teacher = dataclasses.replace(self.teacher, recipe=recipe)
-        return dataclasses.replace(self, teacher=teacher)
+        return dataclasses.replace(
+            self,
+            teachers=tuple(network.on(self.data) for network in self.teachers),
+            start=self.start and self.start.on(self.data),
+        )
+
+
+def _path(teachers: "tuple[Network, ...]", i: int) -> str:
+    return "teacher" if len(teachers) == 1 else f"teachers.{i}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """Where the teacher comes from and how it is consulted.
+class Network:
+    """A trained network: what an experiment yields, or what lies in a place.
 
     Attributes:
         recipe: the experiment that trains it, once; later runs find it by a key of
-            everything that determines it. Its data are those of the student. Its seed
-            is its own: all seeds of a student share one teacher.
-        directory: a trained one instead, as `model.safetensors` and `config.json`.
-        logits: "cached" to compute its logits on the training set once and read them
-            from then on, "live" to run it beside the student in every step, as any
-            objective that reads hidden states makes it.
+            everything that determines it. Its seed is its own: all seeds of a student
+            share one teacher.
+        place: a trained one instead: a directory with `model.safetensors` and
+            `config.json`, such as a run's or one of `transformers`, or a hub name. It
+            brings its sizes, labels and tokenizer.
+        change: what is done to it, a pure function of its sizes and parameters.
     """
 
-    recipe: Experiment
-    directory: str = ""
-    logits: Literal["cached", "live"] = "cached"
+    recipe: Experiment | None = None
+    place: str = ""
+    change: Change | None = None
 
     def __post_init__(self) -> None:
-        if self.logits not in ("cached", "live"):
-            raise ValueError(f'logits is "cached" or "live", got {self.logits!r}')
+        if self.recipe is None and not self.place:
+            raise ValueError("a network needs a recipe or a place")
 
-    def from_text(self, text: str) -> "Teacher":
-        """What `teacher=text` means: "live", "cached" or a directory."""
-        if text in ("live", "cached"):
-            return dataclasses.replace(self, logits=text)
-        directory = pathlib.Path(os.path.expanduser(text))
-        if directory.is_dir():
-            return dataclasses.replace(self, directory=str(directory))
-        raise ValueError(f'expected "live", "cached" or a directory, got {text!r}')
+    def on(self, data: Task) -> "Network":
+        """The same, its recipe having these data where it is of the same task."""
+        if self.recipe is None or self.place:
+            return self
+        same = (
+            type(data) is type(self.recipe.data) and data.name == self.recipe.data.name
+        )
+        own = (
+            data
+            if same
+            else dataclasses.replace(
+                self.recipe.data, source=data.source, directory=data.directory
+            )
+        )
+        recipe = dataclasses.replace(self.recipe, data=own).sharing_data()
+        return dataclasses.replace(self, recipe=recipe)
+
+
+def network_in(text: str, change: Change | None = None) -> Network:
+    """The network in a directory, or on the hub.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    if text in ("live", "cached"):
+        raise ValueError(f"set answers={text} instead")
+    return Network(place=place(text), change=change)

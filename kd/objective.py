@@ -76,6 +76,11 @@ class Loss(abc.ABC):
         """
         return False
 
+    @property
+    def reads_classes(self) -> bool:
+        """Whether it takes outputs for logits of classes, which numbers are not."""
+        return True
+
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
@@ -109,6 +114,10 @@ class Wrapper(Loss):
     @property
     def reads_hidden(self) -> bool:
         return self.loss.reads_hidden
+
+    @property
+    def reads_classes(self) -> bool:
+        return self.loss.reads_classes
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -257,3 +266,38 @@ class CrossEntropy(Loss):
             labels = jnp.where(where, labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(student, labels)
         return losses if where is None else jnp.where(where, losses, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SquaredError(Loss):
+    """Squared distance of the student's only output from the target, a number.
+
+        loss_i = (s_i - y_i)^2
+
+    Reads `batch["labels"]` [b]; in squared units of the target, per example.
+    """
+
+    name = "squared_error"
+
+    @property
+    def needs_teacher(self) -> bool:
+        return False
+
+    @property
+    def reads_classes(self) -> bool:
+        return False
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        del params, teacher
+        return self(student.logits, batch["labels"], where=batch["mask"])
+
+    def __call__(
+        self, student: Float[Array, "b 1"], targets: Float[Array, "b"], *, where=None
+    ) -> Float[Array, "b"]:
+        dtype = jnp.promote_types(student.dtype, jnp.float32)
+        differences = student[:, 0].astype(dtype) - targets
+        if where is not None:
+            differences = jnp.where(where, differences, 0)
+        return jnp.square(differences)

@@ -55,20 +55,15 @@ class Model(NamedTuple):
 class Architecture(Protocol):
     """The sizes of a network, a frozen dataclass; `kd.models.saved` stores it."""
 
-    @property
-    def pretrained(self) -> str:
-        """Directory or hub name of weights to start from; empty for fresh ones."""
-        ...
-
     def build(self, num_classes: int, *, compute_dtype: ComputeDtype = ...) -> Model:
-        """The network with a fresh head of `num_classes` logits."""
+        """The network with a fresh head of `num_classes` outputs."""
         ...
 
 
 class TrainState(flax.struct.PyTreeNode):
     """What training carries from step to step: arrays only, no functions.
 
-    The teacher is not part of it; it is an argument of the step. The fields have no
+    Teachers are not part of it; they are an argument of the step. The fields have no
     array types because libraries rebuild the state with other leaves: shapes,
     shardings, placeholders.
     """
@@ -76,17 +71,21 @@ class TrainState(flax.struct.PyTreeNode):
     step: Any
     """Steps done, a scalar integer."""
     params: Params
-    """{"student": ..., "objective": ...}"""
+    """Of every network that learns by its name, and those of the "objective"."""
     opt_state: Any
     key: Any
     """Root of all randomness; step `i` uses `fold_in(key, i)`."""
+    memory: Any = ()
+    """What a procedure carries besides, such as rollouts or a curriculum: arrays."""
 
 
-class Procedure(NamedTuple):
-    """Who supplies the batch and who learns, as two pure functions."""
+class Training(NamedTuple):
+    """A procedure at work, as two pure functions."""
 
-    init: Callable[[PRNGKeyArray, Params, Params, Batch], TrainState]
-    """(key, student parameters, teacher parameters, any batch) -> state"""
-    step: Callable[[TrainState, Params, Batch], tuple[TrainState, Metrics]]
-    """(state, teacher parameters, batch) -> (next state, metrics); compiled, and
-    the memory of the state given is reused for the one returned."""
+    init: Callable[[PRNGKeyArray, Mapping[str, Params], Any, Batch], TrainState]
+    """(key, parameters of the learners, those of the teachers, any batch) -> state"""
+    step: Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+    """(state, parameters of the teachers, batch) -> (next state, metrics); compiled,
+    and the memory of the state given is reused for the one returned. What it draws is
+    a function of the state's key and step, and what it remembers lies in the state, so
+    that a run that was stopped goes on bit for bit."""

@@ -39,7 +39,7 @@ from jaxtyping import PRNGKeyArray
 from kd.data.glue import SST2
 from kd.data.text import WordPiece
 from kd.divergences import KL, SinKD
-from kd.experiment import Experiment, Teacher
+from kd.experiment import Experiment, Network
 from kd.models.bert import Bert
 from kd.objective import CrossEntropy
 from kd.run import Workspace
@@ -116,7 +116,7 @@ def tiny_experiment(widths: tuple[int, ...] = (32,)) -> Experiment:
     )
     return dataclasses.replace(
         recipe,
-        teacher=Teacher(recipe=recipe),
+        teachers=(Network(recipe=recipe),),
         student=dataclasses.replace(bert, width=8),
         objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD(),
     )

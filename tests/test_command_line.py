@@ -50,12 +50,8 @@ def test_unknown_name_lists_the_experiments(capsys):
         (["--data-dir", "/no/such/folder"], "/no/such/folder is not a folder"),
         (["--source", "local"], "needs DATA_DIR"),
         (
-            [
-                *BUNDLED,
-                "student.pretrained=/no/such/model",
-                "data.tokenizer.vocabulary=/no",
-            ],
-            "/no/such/model",
+            [*BUNDLED, "start=/no/such/model"],
+            "start=/no/such/model: expected a directory or a name on the hub",
         ),
         ([*BUNDLED, "--data-dir", "data"], "DATA_DIR is not read with SOURCE=bundled"),
         ([*BUNDLED, "--runs", "/proc/runs"], "cannot write to /proc/runs"),
@@ -111,9 +107,9 @@ def test_images_and_tables(capsys, tmp_path, arguments, message):
 def test_a_teacher_that_is_not_there(capsys, tmp_path):
     line = complaint(
         capsys, "sst2_kd", "--scale", "mini", *BUNDLED, "--runs", tmp_path / "r",
-        f"teacher.directory={tmp_path / 'none'}",
+        f"teacher={tmp_path / 'none'}",
     )  # fmt: skip
-    assert f"teacher.directory: {tmp_path / 'none'} is not a directory" in line
+    assert f"teachers={tmp_path / 'none'}: expected a directory or a name" in line
 
 
 def test_folder_without_the_task(capsys, tmp_path):

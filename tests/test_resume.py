@@ -89,7 +89,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.fixture
 def runs(uninterrupted, tmp_path):
     """A place that has the trained teacher and no student yet."""
-    shutil.copytree(uninterrupted / "teachers", tmp_path / "teachers")
+    shutil.copytree(uninterrupted / "networks", tmp_path / "networks")
     return tmp_path
 
 

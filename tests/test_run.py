@@ -13,13 +13,14 @@ import pytest
 from conftest import tiny_experiment
 
 import kd.train.loop
-from kd import config, run, run_directory, teacher
+from kd import config, run, run_directory
 from kd.data import sources, text
 from kd.divergences import KL, SinKD
 from kd.errors import UserError
-from kd.evaluate.predict import predictor
 from kd.models import hub
+from kd.networks.predict import predictor
 from kd.objective import CrossEntropy
+from kd.run.obtain import key
 from kd.train import metrics_log
 from kd.train.mesh import data_mesh, replicate
 
@@ -44,7 +45,7 @@ def after(finished, place):
 
 def teacher_run(workspace):
     """The folder of the teacher that was trained."""
-    (summary,) = workspace.runs.glob("teachers/*/summary.json")
+    (summary,) = workspace.runs.glob("networks/*/summary.json")
     return summary.parent
 
 
@@ -121,14 +122,14 @@ def test_a_run_leaves_everything_that_is_looked_at(tiny, after):
 def test_teacher_and_its_logits_are_made_once(tiny, after):
     workspace, said = after
     made = {
-        path: path.stat().st_mtime_ns for path in workspace.runs.glob("teachers/**/*.*")
+        path: path.stat().st_mtime_ns for path in workspace.runs.glob("networks/**/*.*")
     }
     assert sum(path.suffix == ".npy" for path in made) == 1
     other = dataclasses.replace(tiny, objective=1.0 * KL(temperature=4.0), seed=5)
     run.run(other, "second", workspace)
     assert any("trained before" in line for line in said)
     now = {
-        path: path.stat().st_mtime_ns for path in workspace.runs.glob("teachers/**/*.*")
+        path: path.stat().st_mtime_ns for path in workspace.runs.glob("networks/**/*.*")
     }
     assert now == made
 
@@ -145,17 +146,17 @@ def test_teacher_and_its_logits_are_made_once(tiny, after):
 )
 def test_another_recipe_is_another_teacher(tiny, assignment):
     changed = config.override(tiny, assignment).sharing_data()
-    ours = teacher.cache_key(tiny.teacher.recipe, "data")
-    assert teacher.cache_key(changed.teacher.recipe, "data") != ours
-    assert teacher.cache_key(tiny.teacher.recipe, "other data") != ours
+    ours = key(tiny.teacher.recipe, "data")
+    assert key(changed.teacher.recipe, "data") != ours
+    assert key(tiny.teacher.recipe, "other data") != ours
     # How often something is logged does not matter.
     quiet = config.override(tiny, "teacher.recipe.log_every=7")
-    assert teacher.cache_key(quiet.teacher.recipe, "data") == ours
+    assert key(quiet.teacher.recipe, "data") == ours
 
 
 def test_live_teacher_gives_the_losses_of_the_cached_one(tiny, after):
     workspace, _ = after
-    run.run(config.override(tiny, "teacher=live"), "live", workspace)
+    run.run(config.override(tiny, "answers=live"), "live", workspace)
     assert_same_losses(
         losses(workspace.runs / "live/0"),
         losses(workspace.runs / "tiny/0"),
@@ -244,7 +245,7 @@ def test_a_teacher_of_another_task_is_refused(tiny, after):
 
 def test_damaged_logits_are_computed_again(tiny, after):
     workspace, said = after
-    (path,) = workspace.runs.glob("teachers/logits/*.npy")
+    (path,) = workspace.runs.glob("networks/answers/*.npy")
     path.write_bytes(path.read_bytes()[:1000])
     run.run(tiny, "second", workspace)
     assert any(f"{path} is damaged" in line for line in said)
@@ -328,13 +329,8 @@ def test_pretrained_weights_and_their_vocabulary(tiny, after, tmp_path):
     of_teacher = teacher_run(workspace)
     published = of_teacher / "model"
     (published / "tokenizer.json").unlink()  # vocab.txt is what old checkpoints have
-    pretrained = config.override(
-        tiny,
-        f"data.tokenizer.vocabulary={published}",
-        f"student.pretrained={published}",
-        f"student.vocab_size={hub.read_config(published).bert.vocab_size}",
-        "student.width=16",
-    ).sharing_data()
+    pretrained = config.override(tiny, f"start={published}", f"teacher={published}")
+    assert pretrained.student is None
     run.run(pretrained, "pretrained", workspace)
     assert any(f"weights to start from: {published}" in line for line in said)
     # It starts where the published one ended, much better than chance.
@@ -343,8 +339,11 @@ def test_pretrained_weights_and_their_vocabulary(tiny, after, tmp_path):
     last = [row for row in fresh if row["split"] == "train"][-1]
     assert abs(first["loss/ce"] - last["loss/ce"]) < 0.2
 
-    with pytest.raises(UserError, match=r"has num_heads 2; set student\.num_heads"):
-        run.run(config.override(pretrained, "student.num_heads=1"), "heads", workspace)
+    other = config.override(
+        tiny, f"start={published}", "student.num_heads=1", "student.mlp_width=8"
+    )
+    with pytest.raises(UserError, match="num_heads 2, not 1; mlp_width 32, not 8"):
+        run.run(other, "heads", workspace)
 
 
 def test_read_only_place(tiny, place):

@@ -10,18 +10,21 @@ import numpy as np
 import pytest
 
 import kd.train.loop
-from kd import config, run, teacher
+from kd import config, run
+from kd.data import sources
 from kd.data.glue import SST2
 from kd.data.images import ImageTask
 from kd.data.tables import TableTask
 from kd.divergences import KL, SinKD
 from kd.errors import UserError
-from kd.evaluate.predict import predictor
-from kd.experiment import Experiment, Teacher
+from kd.evaluate.classes import Classes
+from kd.experiment import Experiment, Network
 from kd.models import hub, saved
 from kd.models.bert import Bert
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
+from kd.networks import load as networks
+from kd.networks.predict import predictor
 from kd.objective import CrossEntropy
 from kd.train import metrics_log
 from kd.train.mesh import data_mesh
@@ -44,7 +47,7 @@ def experiment_on(task, student, teacher):
     return dataclasses.replace(
         recipe,
         student=student,
-        teacher=Teacher(recipe=recipe),
+        teachers=(Network(recipe=recipe),),
         objective=0.5 * CrossEntropy() + 0.5 * KL(temperature=2.0) + 0.1 * SinKD(),
     )
 
@@ -80,9 +83,9 @@ def finished(tmp_path_factory):
     write_images(base / "data")
     write_table(base / "data")
     names = tuple(f"class {i}" for i in range(10))
-    spots = ImageTask(name="spots", labels=names, directory=str(base / "data"))
+    spots = ImageTask(name="spots", target=Classes(names), directory=str(base / "data"))
     points = TableTask(
-        name="points", file="points.csv", labels=("low", "high"),
+        name="points", file="points.csv", target=Classes(("low", "high")),
         directory=str(base / "data"),
     )  # fmt: skip
     experiments = {
@@ -125,7 +128,7 @@ def test_a_run_leaves_everything_that_is_looked_at(finished, name):
 
     # What was exported predicts what was reported.
     task = experiments[name].data
-    corpus = run.sources.load(task)
+    corpus = sources.load(task)
     data = task.prepare(corpus, directory / "model")
     network, labels = saved.read_config(directory / "model")
     assert labels == task.labels
@@ -177,7 +180,7 @@ def test_a_trained_teacher_brings_its_normalization(after, tmp_path):
     experiments, workspace = after
     (of_teacher,) = (
         path.parent
-        for path in workspace.runs.glob("teachers/*/model")
+        for path in workspace.runs.glob("networks/*/model")
         if len(saved.read_config(path).labels) == 10
     )
     path = of_teacher / "model" / "normalization.json"
@@ -191,8 +194,11 @@ def test_a_trained_teacher_brings_its_normalization(after, tmp_path):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (ResNet(widths=(4,), num_groups=2), r"reads images .* inputs \(1, 2\)"),
-        (Bert(num_layers=1, width=8, num_heads=2), "reads text, and a batch has no"),
+        (ResNet(widths=(4,), num_groups=2), "is a ResNet, which does not read tab"),
+        (
+            Bert(num_layers=1, width=8, num_heads=2),
+            "teacher is a Bert, which does not read tables",
+        ),
     ],
 )
 def test_a_teacher_of_something_else_is_refused(after, tmp_path, network, message):
@@ -211,15 +217,14 @@ def test_a_teacher_of_as_many_other_classes_is_refused(finished, tmp_path):
     experiments, runs = finished
     task = experiments["points"].data
     directory = shutil.copytree(runs / "points/0/model", tmp_path / "model")
-    data = task.prepare(run.sources.load(task), directory)
+    data = task.prepare(sources.load(task), directory)
 
     def load(*labels):
         path = directory / "config.json"
         named = {"id2label": {str(i): label for i, label in enumerate(labels)}}
         path.write_text(json.dumps(json.loads(path.read_text()) | named))
-        return teacher.load(
-            directory, task=task, data=data, compute_dtype="float32"
-        ).fingerprint
+        found = networks.Found(str(directory), "here")
+        return networks.load(found, task, data, "float32").fingerprint
 
     for others in (("cat", "dog"), ("high", "low")):
         with pytest.raises(UserError, match=f"classes are {others[0]}, {others[1]} in"):
@@ -232,18 +237,27 @@ def test_weights_to_start_from(after):
     experiments, workspace = after
     before = workspace.runs / "points/0/model"
     said = []
-    begun = config.override(experiments["points"], f"student.pretrained={before}")
+    begun = config.override(experiments["points"], f"start={before}")
     run.run(begun, "begun", workspace._replace(say=said.append))
     assert f"weights to start from: {before}" in said
     first, *_ = metrics_log.read(workspace.runs / "begun/0/metrics.jsonl")
     *_, last = metrics_log.read(workspace.runs / "points/0/metrics.jsonl")
-    assert abs(first["loss/ce"] - last["loss"]) < 0.2
+    assert abs(first["loss/ce"] - last["nll"]) < 0.2
     assert hub.fingerprint(str(before)) != str(before)
 
-    other = config.override(experiments["spots"], f"student.pretrained={before}")
+    other = config.override(
+        experiments["spots"], f"start={before}", f"teacher={workspace.runs / 'spots/0'}"
+    )
+    with pytest.raises(UserError, match="its tokenizer or normalization is not that"):
+        run.run(other, "other", workspace)
+    deeper = dataclasses.replace(
+        experiments["points"],
+        start=Network(place=str(before)),
+        student=MLP(widths=(5, 6), dropout=0.5),
+    )
     said.clear()
-    with pytest.raises(UserError, match="is a MLP, the student a ResNet"):
-        run.run(other, "other", workspace._replace(say=said.append))
+    with pytest.raises(UserError, match=r"it has widths \(4,\), not \(5, 6\)"):
+        run.run(deeper, "deeper", workspace._replace(say=said.append))
     assert not any("teacher" in line for line in said)  # before it is asked
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Int32, Shaped
+from jaxtyping import Float32, Float64, Int, Shaped
 
 from kd.atomic import atomic_write
 from kd.data.task import Corpus, Prepared
 from kd.errors import UserError
+from kd.models import hub
 
 FILE = "normalization.json"
 """Of a network's directory: what its inputs were shifted and scaled by."""
@@ -24,8 +25,8 @@ class Arrays:
 
     inputs: Shaped[np.ndarray, "n ..."]
     """Images [n, h, w, c] of bytes, or tables [n, d] of float32."""
-    labels: Int32[np.ndarray, "n"]
-    """Classes in [0, num_classes)."""
+    labels: Shaped[np.ndarray, "n"]
+    """Targets: classes int32 in [0, v), or numbers float32."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -77,18 +78,18 @@ class Normalization:
             file.write(text + "\n")
 
     @classmethod
-    def load(cls, directory: Path) -> "Normalization":
-        """What `save` wrote, exactly.
+    def load(cls, place: str | Path) -> "Normalization":
+        """What `save` wrote, exactly, in a directory or on the hub.
 
         Raises:
-            UserError: there is none in the directory, or it is damaged.
+            UserError: there is none, or it is damaged.
         """
-        path = directory / FILE
+        path = hub.find_file(place, FILE)
+        if path is None:
+            raise UserError(f"{place} has no {FILE}")
         try:
             found: Any = json.loads(path.read_text(encoding="utf-8"))
             mean, std = (np.array(found[k], np.float64) for k in ("mean", "std"))
-        except FileNotFoundError as error:
-            raise UserError(f"{directory} has no {FILE}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f'{path}: expected {{"mean": [...], "std": [...]}} ({error!r})'
@@ -111,7 +112,7 @@ class Normalized:
         return len(self.arrays)
 
     @property
-    def labels(self) -> Int32[np.ndarray, "num_examples"]:
+    def labels(self) -> Shaped[np.ndarray, "num_examples"]:
         return self.arrays.labels
 
     @functools.cached_property
@@ -127,9 +128,7 @@ class Normalized:
         return self.normalization.fingerprint.encode() + self.arrays.content()
 
 
-def prepare(
-    corpus: Corpus[Arrays], directory: Path, *, adopt: Path | None = None
-) -> Prepared:
+def prepare(corpus: Corpus[Arrays], directory: Path, *, adopt: str = "") -> Prepared:
     """Normalizes a corpus, see `Task.prepare`."""
     if not (directory / FILE).exists():
         made = (
@@ -153,6 +152,6 @@ def prepare(
     )
 
 
-def preprocessing(directory: Path) -> str:
+def preprocessing(place: str | Path) -> str:
     """See `Task.preprocessing`."""
-    return Normalization.load(directory).fingerprint
+    return Normalization.load(place).fingerprint

@@ -1,136 +1,16 @@
-"""Text classification tasks, described by where their parts are found.
+"""The tasks of GLUE (wang2019glue), one constant each.
 
-One constant per task. The task files are those of the GLUE download
-(gluebenchmark.com), the TFDS names those of `tensorflow_datasets.text.glue`.
-`kd.data.sources.load` turns a task into records.
+The files are those of the GLUE download (gluebenchmark.com), the TFDS names those of
+`tensorflow_datasets.text.glue`.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, Literal
-
-from kd.data import files, sentiment, text, tsv
-from kd.data.task import Corpus, Prepared, Task
-from kd.data.text import Sentences, WordPiece
-from kd.models.bert import Bert
-from kd.types import Architecture
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTask(Task[Sentences]):
-    """A classification of sentences or of pairs of sentences.
-
-    Attributes:
-        columns: TSV columns that hold the text: one, or two for pairs.
-        label_column: the TSV column of the class, as its name or number.
-        header: names of all columns, where the files do not begin with them.
-        tfds_features: TFDS features that hold the text, in the order of `columns`.
-        bundled: the corpus in `kd.data` that stands in where the task cannot be had.
-        tokenizer: shared by student and teacher. A teacher given as a directory
-            brings its own.
-        widths: numbers of tokens that batches are padded to. Longer examples are cut
-            to the last.
-    """
-
-    tfds_module: ClassVar[str] = "text"
-
-    columns: tuple[str, ...]
-    label_column: str
-    header: tuple[str, ...] = ()
-    tfds_features: tuple[str, ...]
-    bundled: Literal["", "sentiment"] = ""
-    tokenizer: WordPiece = WordPiece()
-    widths: tuple[int, ...] = (8, 16, 32, 64)
-
-    def __post_init__(self) -> None:
-        if not self.widths:
-            raise ValueError("widths needs at least one number of tokens")
-        if list(self.widths) != sorted(set(self.widths)):
-            raise ValueError(f"widths must be increasing, got {self.widths}")
-        if self.widths[0] < 3:
-            raise ValueError(
-                f"widths must hold [CLS], a token and [SEP], got {self.widths[0]}"
-            )
-
-    @property
-    def local_file(self) -> str:
-        return f"{self.name}/train.tsv"
-
-    def read_local(self, directory: Path) -> tuple[Sentences, Sentences]:
-        def split(name: str) -> Sentences:
-            path, content = files.read(directory, self.name, f"{name}.tsv")
-            return Sentences.of(
-                tsv.parse(
-                    path,
-                    content,
-                    header=self.header,
-                    columns=self.columns,
-                    label_column=self.label_column,
-                    labels=self.labels,
-                )
-            )
-
-        return split("train"), split("dev")
-
-    def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> Sentences:
-        def texts(row: Mapping[str, Any]) -> list[str]:
-            values = (row[feature] for feature in self.tfds_features)
-            return [
-                (text.decode() if isinstance(text, bytes) else text).strip()
-                for text in values
-            ]
-
-        return Sentences.of((texts(row), int(row["label"])) for row in rows)
-
-    def bundled_records(self) -> tuple[str, Sentences, Sentences] | None:
-        if not self.bundled:
-            return None
-        train, dev = (
-            Sentences.of(([text], label) for text, label in examples)
-            for examples in sentiment.corpus()
-        )
-        return self.bundled, train, dev
-
-    def prepare(
-        self, corpus: Corpus[Sentences], directory: Path, *, adopt: Path | None = None
-    ) -> Prepared:
-        lowercase = self.tokenizer.lowercase
-        if not (directory / "tokenizer.json").exists():
-            made = (
-                text.load(adopt, lowercase=lowercase)
-                if adopt
-                else self.tokenizer.build(corpus.train)
-            )
-            text.save(made, directory)
-        tokenizer = text.load(directory, lowercase=lowercase)
-        return Prepared(
-            corpus,
-            text.encode(tokenizer, corpus.train, widths=self.widths),
-            text.encode(tokenizer, corpus.dev, widths=self.widths),
-            preprocessing=text.fingerprint(tokenizer),
-            vocab_size=tokenizer.get_vocab_size(),
-        )
-
-    def preprocessing(self, directory: Path) -> str:
-        return text.fingerprint(
-            text.load(directory, lowercase=self.tokenizer.lowercase)
-        )
-
-    def check(self, network: Architecture, name: str) -> None:
-        if not isinstance(network, Bert):
-            kind = type(network).__name__
-            raise ValueError(f"{name} is a {kind}, which does not read text")
-        if self.widths[-1] > network.max_length:
-            raise ValueError(
-                f"the last of data.widths, {self.widths[-1]}, exceeds "
-                f"{name}.max_length, {network.max_length}"
-            )
-
+from kd.data.sentences import TextTask
+from kd.evaluate.classes import ACCURACY, F1, MCC, Classes
+from kd.evaluate.number import Number
 
 SST2 = TextTask(
     name="SST-2",
-    labels=("negative", "positive"),
+    target=Classes(("negative", "positive")),
     columns=("sentence",),
     label_column="label",
     tfds="glue/sst2",
@@ -145,7 +25,7 @@ Source: socher2013recursive, as split by wang2019glue; scored by accuracy.
 
 COLA = TextTask(
     name="CoLA",
-    labels=("unacceptable", "acceptable"),
+    target=Classes(("unacceptable", "acceptable"), official=(MCC,)),
     header=("source", "label", "mark", "sentence"),
     columns=("sentence",),
     label_column="label",
@@ -158,4 +38,80 @@ COLA = TextTask(
 Of dev 69 % are acceptable. 16 dev sentences also occur in train, as published.
 
 Source: warstadt2019neural, as split by wang2019glue; scored by Matthews correlation.
+"""
+
+MRPC = TextTask(
+    name="MRPC",
+    target=Classes(("not_equivalent", "equivalent"), official=(F1, ACCURACY)),
+    columns=("#1 String", "#2 String"),
+    label_column="Quality",
+    tfds="glue/mrpc",
+    tfds_features=("sentence1", "sentence2"),
+    url="https://dl.fbaipublicfiles.com/glue/data/MRPC.zip",
+)
+"""Whether two sentences of the news say the same: 3,668 pairs, 408 of dev.
+
+68 % of dev are equivalent. Source: dolan2005automatically, as split by wang2019glue;
+scored by F1 of the equivalent ones, and accuracy.
+"""
+
+RTE = TextTask(
+    name="RTE",
+    target=Classes(("entailment", "not_entailment")),
+    columns=("sentence1", "sentence2"),
+    label_column="label",
+    tfds="glue/rte",
+    tfds_features=("sentence1", "sentence2"),
+    url="https://dl.fbaipublicfiles.com/glue/data/RTE.zip",
+)
+"""Whether the first sentence entails the second: 2,490 pairs, 277 of dev.
+
+Source: dagan2006pascal and its successors, as joined by wang2019glue; scored by
+accuracy.
+"""
+
+STSB = TextTask(
+    name="STS-B",
+    target=Number(0.0, 5.0, title="similarity"),
+    columns=("sentence1", "sentence2"),
+    label_column="score",
+    tfds="glue/stsb",
+    tfds_features=("sentence1", "sentence2"),
+    url="https://dl.fbaipublicfiles.com/glue/data/STS-B.zip",
+)
+"""How alike two sentences are, from 0 to 5: 5,749 pairs, 1,500 of dev.
+
+Source: cer2017semeval, as split by wang2019glue; scored by Pearson and Spearman
+correlation.
+"""
+
+WNLI = TextTask(
+    name="WNLI",
+    target=Classes(("not_entailment", "entailment")),
+    columns=("sentence1", "sentence2"),
+    label_column="label",
+    tfds="glue/wnli",
+    tfds_features=("sentence1", "sentence2"),
+    url="https://dl.fbaipublicfiles.com/glue/data/WNLI.zip",
+)
+"""Whether a pronoun means what the second sentence says: 635 pairs, 71 of dev.
+
+Dev repeats sentences of train with the other label, so that what is learnt by heart
+scores below chance; the larger class of dev scores 56.3 %.
+
+Source: levesque2012winograd, as turned into pairs by wang2019glue; scored by accuracy.
+"""
+
+QNLI = TextTask(
+    name="QNLI",
+    target=Classes(("entailment", "not_entailment")),
+    columns=("question", "sentence"),
+    label_column="label",
+    tfds="glue/qnli",
+    tfds_features=("question", "sentence"),
+    url="https://dl.fbaipublicfiles.com/glue/data/QNLIv2.zip",
+)
+"""Whether a sentence answers a question: 104,743 pairs, 5,463 of dev.
+
+Source: rajpurkar2016squad, as turned into pairs by wang2019glue; scored by accuracy.
 """

@@ -1,4 +1,4 @@
-"""Image classification tasks; one constant per task.
+"""Tasks of images; one constant per task.
 
 None of these has a validation split: dev is the test split that the field reports on.
 """
@@ -14,13 +14,14 @@ from kd.data import arrays, cifar, files, idx
 from kd.data.arrays import Arrays
 from kd.data.task import Corpus, Prepared, Task
 from kd.errors import UserError
+from kd.evaluate.classes import Classes
 from kd.models.bert import Bert
 from kd.types import Architecture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTask(Task[Arrays]):
-    """A classification of images of one size.
+    """Something asked of images of one size.
 
     Batches hold "inputs" [b, h, w, c] float32, of mean 0 and variance 1 in each channel
     over the training split.
@@ -74,12 +75,8 @@ class ImageTask(Task[Arrays]):
                 )
             parts = [(path, images[..., None], labels)]
         for path, _, labels in parts:
-            wrong = np.flatnonzero(labels >= self.num_classes)
-            if len(wrong):
-                raise UserError(
-                    f"{path}: example {wrong[0]} is of class {labels[wrong[0]]}; "
-                    f"expected 0 to {self.num_classes - 1}"
-                )
+            if problem := self.target.problem(labels):
+                raise UserError(f"{path}: {problem}")
         return Arrays(
             np.concatenate([images for _, images, _ in parts]),
             np.concatenate([labels for *_, labels in parts]).astype(np.int32),
@@ -92,24 +89,29 @@ class ImageTask(Task[Arrays]):
         )
 
     def prepare(
-        self, corpus: Corpus[Arrays], directory: Path, *, adopt: Path | None = None
+        self, corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
     ) -> Prepared:
         return arrays.prepare(corpus, directory, adopt=adopt)
 
-    def preprocessing(self, directory: Path) -> str:
-        return arrays.preprocessing(directory)
+    def preprocessing(self, place: str | Path) -> str:
+        return arrays.preprocessing(place)
 
     def check(self, network: Architecture, name: str) -> None:
         if isinstance(network, Bert):
             raise ValueError(f"{name} is a Bert, which reads text, not images")
 
 
+_CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+    "truck",
+)  # fmt: skip
+
 FASHION_MNIST = ImageTask(
     name="fashion-mnist",
-    labels=(
+    target=Classes((
         "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt",
         "sneaker", "bag", "ankle boot",
-    ),
+    )),
     tfds="fashion_mnist",
     url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
 )  # fmt: skip
@@ -120,7 +122,7 @@ Source: xiao2017fashion; scored by accuracy.
 
 MNIST = ImageTask(
     name="mnist",
-    labels=tuple("0123456789"),
+    target=Classes(tuple("0123456789")),
     tfds="mnist",
     url="https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz",
 )
@@ -131,10 +133,7 @@ Source: lecun1998mnist; scored by accuracy.
 
 CIFAR10 = ImageTask(
     name="cifar-10-batches-bin",
-    labels=(
-        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
-        "truck",
-    ),
+    target=Classes(_CIFAR10),
     layout="cifar",
     tfds="cifar10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",

@@ -7,13 +7,17 @@ as groups of examples (for text, of lengths), so as many compilations.
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Float, Int
 
 from kd.data.task import Split
+
+_NONE: Mapping[str, Any] = types.MappingProxyType({})
 
 Plan = list[Int[np.ndarray, "b"]]
 """The examples of each batch, by their place in the split."""
@@ -67,14 +71,17 @@ class TrainingBatches:
         rows: rows of a batch, at least `batch_size`; the rest are masked. A multiple
             of the number of devices times that of micro-batches.
         seed: of the order.
-        teacher_logits: the teacher's logits on the split, where they are cached.
+        answers: what else a batch holds of its examples, by name: the cached logits of
+            teachers on the split.
     """
 
     split: Split
     batch_size: int
     rows: int
     seed: int
-    teacher_logits: Float[np.ndarray, "num_examples v"] | None = None
+    answers: Mapping[str, Float[np.ndarray, "num_examples v"]] = dataclasses.field(
+        default_factory=dict
+    )
 
     @functools.cached_property
     def per_epoch(self) -> int:
@@ -92,7 +99,7 @@ class TrainingBatches:
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         epoch, position = divmod(step, self.per_epoch)
         index = self._plan(epoch)[position]
-        return collate(self.split, index, self.rows, self.teacher_logits)
+        return collate(self.split, index, self.rows, self.answers)
 
     def from_step(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of steps start, ..., stop - 1, made ahead by two threads."""
@@ -105,14 +112,13 @@ def collate(
     split: Split,
     index: Int[np.ndarray, "b"],
     rows: int,
-    teacher_logits: np.ndarray | None = None,
+    answers: Mapping[str, np.ndarray] = _NONE,
 ) -> dict[str, np.ndarray]:
     """The arrays of one batch; rows beyond its examples repeat one and are masked.
 
     Returns:
-        What `split.inputs` gives, labels [rows] int32, mask [rows] bool, index [rows]
-        int32 (of the example in its split), and teacher_logits [rows, v] float32 where
-        given.
+        What `split.inputs` gives, labels [rows], mask [rows] bool, index [rows] int32
+        (of the example in its split), and the rows of all answers by their names.
     """
     padded = fill_rows(index, rows)
     batch = split.inputs(padded) | {
@@ -120,9 +126,7 @@ def collate(
         "mask": np.arange(rows) < len(index),
         "index": padded.astype(np.int32),
     }
-    if teacher_logits is not None:
-        batch["teacher_logits"] = teacher_logits[padded]
-    return batch
+    return batch | {name: values[padded] for name, values in answers.items()}
 
 
 def fill_rows(index: Int[np.ndarray, "b"], rows: int) -> Int[np.ndarray, "rows"]:

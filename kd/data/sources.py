@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from kd.data import tfds
 from kd.data.task import Corpus, R, Task
 from kd.errors import UserError
@@ -89,13 +87,8 @@ def _records(task: Task[R], part: str, rows: Sequence[Mapping[str, Any]]) -> R:
             f"{where}: not the rows of {task.name} ({type(error).__name__}: {reason}); "
             f"{_advice(task)}"
         ) from error
-    labels = records.labels
-    wrong = np.flatnonzero((labels < 0) | (labels >= task.num_classes))
-    if len(wrong):
-        raise UserError(
-            f"{where}: example {wrong[0]} is of class {labels[wrong[0]]}; expected 0 "
-            f"to {task.num_classes - 1}; {_advice(task)}"
-        )
+    if problem := task.target.problem(records.labels):
+        raise UserError(f"{where}: {problem}; {_advice(task)}")
     return records
 
 

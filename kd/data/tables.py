@@ -1,4 +1,4 @@
-"""Classification of rows of a table; one constant per task."""
+"""Tasks of rows of a table; one constant per task."""
 
 import csv
 import dataclasses
@@ -14,13 +14,14 @@ from kd.data.arrays import Arrays
 from kd.data.files import quoted
 from kd.data.task import Corpus, Prepared, Task
 from kd.errors import UserError
+from kd.evaluate.classes import Classes
 from kd.models.mlp import MLP
 from kd.types import Architecture
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TableTask(Task[Arrays]):
-    """A classification of the rows of one CSV file with a header, which has no splits.
+    """Something asked of the rows of one CSV file with a header, which has no splits.
 
     A row is of dev if the SHA-256 of its numbers, as a fraction of all there are, is
     below `dev_share`. So the split is the same on every machine, whatever the order of
@@ -31,7 +32,7 @@ class TableTask(Task[Arrays]):
 
     Attributes:
         file: name of the file, in the folder `name`.
-        label_column: name of the column of the class, by its name in `labels`.
+        label_column: name of the column of the target.
         ignored: names of columns that are no features; all others are.
         dev_share: share of the rows that are of dev, about.
     """
@@ -82,10 +83,15 @@ class TableTask(Task[Arrays]):
                 f"{quoted(header)}"
             )
         left_out = {self.label_column, *self.ignored}
+        if len(left_out) == len(set(header)):
+            raise UserError(
+                f"{path}:1: no column is left for features; the header has "
+                f"{quoted(header)}"
+            )
         places = [i for i, column in enumerate(header) if column not in left_out]
         label_place = header.index(self.label_column)
         numbers = np.empty((len(rows), len(places)), np.float32)
-        labels = np.empty(len(rows), np.int32)
+        labels: list[int | float] = []
         for i, row in enumerate(rows):
             where = f"{path}:{i + 2}"
             if len(row) != len(header):
@@ -93,12 +99,10 @@ class TableTask(Task[Arrays]):
                     f"{where}: {len(row)} fields; expected {len(header)}, "
                     f"{quoted(header)}"
                 )
-            if row[label_place] not in self.labels:
-                raise UserError(
-                    f"{where}: label {quoted([row[label_place]])}; expected "
-                    f"{quoted(self.labels)}"
-                )
-            labels[i] = self.labels.index(row[label_place])
+            try:
+                labels.append(self.target.parse(row[label_place]))
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from error
             for column, place in enumerate(places):
                 number = _number(row[place])
                 if not math.isfinite(number):
@@ -107,15 +111,15 @@ class TableTask(Task[Arrays]):
                         "a finite number"
                     )
                 numbers[i, column] = number
-        return numbers, labels
+        return numbers, self.target.array(labels)
 
     def prepare(
-        self, corpus: Corpus[Arrays], directory: Path, *, adopt: Path | None = None
+        self, corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
     ) -> Prepared:
         return arrays.prepare(corpus, directory, adopt=adopt)
 
-    def preprocessing(self, directory: Path) -> str:
-        return arrays.preprocessing(directory)
+    def preprocessing(self, place: str | Path) -> str:
+        return arrays.preprocessing(place)
 
     def check(self, network: Architecture, name: str) -> None:
         if not isinstance(network, MLP):
@@ -145,10 +149,10 @@ GTZAN = TableTask(
     name="gtzan-features",
     file="features_30_sec.csv",
     ignored=("filename", "length"),
-    labels=(
+    target=Classes((
         "blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop",
         "reggae", "rock",
-    ),
+    )),
 )  # fmt: skip
 """57 features of the sound of 1,000 clips of 30 s, ten genres of music.
 

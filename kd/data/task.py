@@ -1,8 +1,10 @@
-"""What a task is: what its examples are, and where they come from.
+"""What a task is: what its examples are, where they come from, and what is asked.
 
 One subclass of `Task` for each kind of example: sentences (`kd.data.glue`), images
-(`kd.data.images`), rows of a table (`kd.data.tables`). On their way to a network
-examples are `Records` as they were read, then `Split`s that batches are made of.
+(`kd.data.images`), rows of a table (`kd.data.tables`). What is predicted of an example,
+and how that is judged, is the task's `Target` (`kd.evaluate`). On their way to a
+network examples are `Records` as they were read, then `Split`s that batches are made
+of.
 """
 
 import abc
@@ -23,9 +25,10 @@ from typing import (
 )
 
 import numpy as np
-from jaxtyping import Int, Int32
+from jaxtyping import Int, Shaped
 
-from kd.types import Architecture
+from kd.evaluate.target import Target
+from kd.types import Architecture, ComputeDtype, Model
 
 
 @runtime_checkable
@@ -33,8 +36,8 @@ class Records(Protocol):
     """The examples of one split as they were read, in order."""
 
     @property
-    def labels(self) -> Int32[np.ndarray, "n"]:
-        """Classes in [0, num_classes)."""
+    def labels(self) -> Shaped[np.ndarray, "n"]:
+        """Targets: classes int32 in [0, v), or numbers float32."""
         ...
 
     def __len__(self) -> int: ...
@@ -80,7 +83,9 @@ class Split(Protocol):
     """The examples of one split as a network takes them."""
 
     @property
-    def labels(self) -> Int32[np.ndarray, "num_examples"]: ...
+    def labels(self) -> Shaped[np.ndarray, "num_examples"]:
+        """Targets, as in the records."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -112,7 +117,7 @@ class Prepared(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC, Generic[R]):
-    """A classification task; a record that can be written as JSON.
+    """What is to be learnt; a record that can be written as JSON.
 
     What turns records into inputs (a tokenizer, a normalization) belongs to the
     network and lies in the same directory.
@@ -123,8 +128,8 @@ class Task(abc.ABC, Generic[R]):
 
     name: str
     """As the field writes it; also the task's folder in the official layout."""
-    labels: tuple[str, ...]
-    """Class names; class `i` is `labels[i]`."""
+    target: Target
+    """What is predicted, and how it is judged."""
     tfds: str = ""
     """The data set's name in TFDS; empty where it is not in TFDS."""
     tfds_splits: tuple[str, str] = ("train", "validation")
@@ -138,8 +143,15 @@ class Task(abc.ABC, Generic[R]):
     """A folder in the official layout, with the folder `name` in it (DATA_DIR)."""
 
     @property
-    def num_classes(self) -> int:
-        return len(self.labels)
+    def labels(self) -> tuple[str, ...]:
+        """Name of each output."""
+        return self.target.labels
+
+    def build(
+        self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
+    ) -> Model:
+        """The network with as many outputs as the task asks for."""
+        return network.build(self.target.num_outputs, compute_dtype=compute_dtype)
 
     @property
     @abc.abstractmethod
@@ -164,7 +176,7 @@ class Task(abc.ABC, Generic[R]):
 
     @abc.abstractmethod
     def prepare(
-        self, corpus: Corpus[R], directory: Path, *, adopt: Path | None = None
+        self, corpus: Corpus[R], directory: Path, *, adopt: str = ""
     ) -> Prepared:
         """Makes network inputs of a corpus.
 
@@ -172,15 +184,19 @@ class Task(abc.ABC, Generic[R]):
             corpus: the records.
             directory: of the network. What turns records into inputs is read from
                 there; it is made and put there first if need be.
-            adopt: directory of a teacher from which to take it instead of making it.
+            adopt: directory or hub name of a trained network from which to take it
+                instead of making it.
         """
 
     @abc.abstractmethod
-    def preprocessing(self, directory: Path) -> str:
-        """Fingerprint of what turns records into inputs in a network's directory.
+    def preprocessing(self, place: str | Path) -> str:
+        """Fingerprint of what turns records into inputs, in a network's place.
+
+        Args:
+            place: directory or hub name.
 
         Raises:
-            UserError: there is no such thing in the directory.
+            UserError: there is no such thing.
         """
 
     def check(self, network: Architecture, name: str) -> None:

@@ -9,11 +9,12 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tokenizers
-from jaxtyping import Bool, Int, Int32
+from jaxtyping import Bool, Int, Shaped
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import WordPieceTrainer
 
@@ -30,20 +31,24 @@ class Sentences:
 
     texts: list[str]
     """Sentences, without white space around them; the first ones of pairs."""
-    labels: Int32[np.ndarray, "n"]
-    """Classes in [0, num_classes)."""
+    labels: Shaped[np.ndarray, "n"]
+    """Targets: classes int32 in [0, v), or numbers float32."""
     pairs: list[str] | None = None
     """The second sentences of pairs."""
 
     @classmethod
-    def of(cls, examples: Iterable[tuple[Sequence[str], int]]) -> "Sentences":
-        """Records of ([text] or [text, pair], label)."""
+    def of(
+        cls,
+        examples: Iterable[tuple[Sequence[str], Any]],
+        as_array: Callable[[list[Any]], np.ndarray] = lambda x: np.array(x, np.int32),
+    ) -> "Sentences":
+        """Records of ([text] or [text, pair], target)."""
         texts, pairs, labels = [], [], []
         for sentences, label in examples:
             texts.append(sentences[0])
             pairs.extend(sentences[1:])
             labels.append(label)
-        return cls(texts, np.array(labels, np.int32), pairs or None)
+        return cls(texts, as_array(labels), pairs or None)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -171,7 +176,7 @@ class Encoded:
         tokens: ids of all examples, [total].
         segments: 0 for the first sentence, 1 for the second, [total].
         offsets: example i is tokens[offsets[i]:offsets[i + 1]], [num_examples + 1].
-        labels: class of every example, [num_examples].
+        labels: target of every example, [num_examples].
         paired: whether there are second sentences at all.
         widths: increasing; an example is padded to the first width that holds it.
     """
@@ -179,7 +184,7 @@ class Encoded:
     tokens: Int[np.ndarray, "total"]
     segments: Int[np.ndarray, "total"]
     offsets: Int[np.ndarray, "num_offsets"]
-    labels: Int32[np.ndarray, "num_examples"]
+    labels: Shaped[np.ndarray, "num_examples"]
     paired: bool
     widths: tuple[int, ...]
 
@@ -244,7 +249,7 @@ def encode(
         tokens=_concatenate([encoding.ids for encoding in encodings]),
         segments=_concatenate([encoding.type_ids for encoding in encodings]),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        labels=np.asarray(records.labels, np.int32),
+        labels=records.labels,
         paired=records.pairs is not None,
         widths=tuple(widths),
     )

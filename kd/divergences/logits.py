@@ -18,6 +18,8 @@ class LogitMSE(Divergence):
     Classes ruled out by both (logit -inf) do not count; it is infinite where one
     rules out what the other does not.
 
+    The outputs may also be numbers, those of a regression.
+
     Args:
         amplitude: factor on the teacher's logits, positive.
 
@@ -31,6 +33,10 @@ class LogitMSE(Divergence):
     def __post_init__(self) -> None:
         if not self.amplitude > 0:
             raise ValueError(f"amplitude must be positive, got {self.amplitude}")
+
+    @property
+    def reads_classes(self) -> bool:
+        return False
 
     def rows(self, student, teacher, where):
         del where

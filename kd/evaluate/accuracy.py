@@ -3,10 +3,17 @@
 The predicted class is that of the largest logit, the first of them where several tie.
 """
 
+import warnings
+from typing import Any
+
 import numpy as np
+import sklearn.metrics
 from jaxtyping import Float, Int
 
 from kd.evaluate.predictions import checked_labels, checked_logits
+
+# Without the type checker's stubs, which are older than scikit-learn.
+_metrics: Any = sklearn.metrics
 
 
 def accuracy(logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]) -> float:
@@ -26,7 +33,7 @@ def accuracy(logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]) -> 
     """
     logits = checked_logits(logits)
     labels = checked_labels(labels, logits)
-    return float(np.mean(logits.argmax(axis=-1) == labels))
+    return float(_metrics.accuracy_score(labels, logits.argmax(axis=-1)))
 
 
 def f1(
@@ -53,9 +60,38 @@ def f1(
         raise ValueError(
             f"there is no class {positive}, only {logits.shape[1]} classes"
         )
-    predicted, actual = logits.argmax(axis=-1) == positive, labels == positive
-    either = np.sum(predicted) + np.sum(actual)  # 2 TP + FP + FN
-    return float(2 * np.sum(predicted & actual) / either) if either else 0.0
+    return float(
+        _metrics.f1_score(
+            labels == positive, logits.argmax(axis=-1) == positive, zero_division=0.0
+        )
+    )
+
+
+def macro_f1(logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]) -> float:
+    """F1 of each class, averaged over the classes.
+
+        1/v sum_v F1_v
+
+    over all v classes, 0 for one that is neither predicted nor a label.
+
+    Args:
+        logits: [n, v], any float dtype.
+        labels: [n], integers in [0, v).
+
+    Raises:
+        ValueError: shapes do not fit, no examples, NaN, or a label out of range.
+    """
+    logits = checked_logits(logits)
+    labels = checked_labels(labels, logits)
+    return float(
+        _metrics.f1_score(
+            labels,
+            logits.argmax(axis=-1),
+            labels=np.arange(logits.shape[1]),
+            average="macro",
+            zero_division=0.0,
+        )
+    )
 
 
 def matthews_correlation(
@@ -83,13 +119,7 @@ def matthews_correlation(
     """
     logits = checked_logits(logits)
     labels = checked_labels(labels, logits)
-    num_examples, num_classes = logits.shape
-    classes = logits.argmax(axis=-1)
-    right = np.sum(classes == labels, dtype=np.float64)
-    predicted, actual = (
-        np.bincount(values, minlength=num_classes).astype(np.float64)
-        for values in (classes, labels)
-    )
-    covariance = right * num_examples - predicted @ actual
-    variances = [num_examples**2 - counts @ counts for counts in (predicted, actual)]
-    return float(covariance / np.sqrt(np.prod(variances))) if all(variances) else 0.0
+    with warnings.catch_warnings():
+        # Of labels and predictions that are all one class, which is the 0 above.
+        warnings.simplefilter("ignore", UserWarning)
+        return float(_metrics.matthews_corrcoef(labels, logits.argmax(axis=-1)))

@@ -89,6 +89,13 @@ def reliability(
         )
 
 
+def expected_calibration_error(
+    logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
+) -> float:
+    """That of `reliability` with 15 bins."""
+    return reliability(logits, labels).expected_calibration_error
+
+
 def negative_log_likelihood(
     logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
 ) -> float:

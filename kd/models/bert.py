@@ -34,8 +34,6 @@ class Bert:
         attention_dropout: rate on attention probabilities.
         layer_norm_epsilon: added to the variance in layer norms.
         initializer_stddev: of the normal distribution that fresh weights come from.
-        pretrained: directory or hub name of the weights that training starts from;
-            empty for fresh ones. Read by whoever calls `kd.models.hub`.
 
     Raises:
         ValueError: a size is not positive, a rate is outside [0, 1), or `num_heads`
@@ -53,7 +51,6 @@ class Bert:
     attention_dropout: float = 0.1
     layer_norm_epsilon: float = 1e-12
     initializer_stddev: float = 0.02
-    pretrained: str = ""
 
     def __post_init__(self) -> None:
         sizes = [field.name for field in dataclasses.fields(self) if field.type is int]

@@ -21,8 +21,6 @@ class MLP:
     Args:
         widths: hidden units of each layer, at least one layer.
         dropout: rate on the output of every hidden layer.
-        pretrained: directory of the weights that training starts from; empty for
-            fresh ones. Read by whoever calls `kd.models.saved`.
 
     Raises:
         ValueError: there is no layer, a width is not a positive whole number, or the
@@ -31,7 +29,6 @@ class MLP:
 
     widths: tuple[int, ...] = (256, 256)
     dropout: float = 0.0
-    pretrained: str = ""
 
     def __post_init__(self) -> None:
         if not self.widths or any(

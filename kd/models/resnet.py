@@ -32,8 +32,6 @@ class ResNet:
             layers in all.
         num_groups: of channels, each normalized together; divides every width.
         stem_stride: 2 halves height and width in the stem already.
-        pretrained: directory of the weights that training starts from; empty for
-            fresh ones. Read by whoever calls `kd.models.saved`.
 
     Raises:
         ValueError: there is no stage, a size is not a positive whole number, or
@@ -46,7 +44,6 @@ class ResNet:
     num_blocks: int = 3
     num_groups: int = 4
     stem_stride: int = 1
-    pretrained: str = ""
 
     def __post_init__(self) -> None:
         if not self.widths or any(

@@ -78,7 +78,6 @@ def save(
         hub.save_pretrained(directory, network, params, labels=labels)
         return
     fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore
-    del fields["pretrained"]  # Where training began is no property of the result.
     config = {
         "model_type": model_type(network),
         **fields,

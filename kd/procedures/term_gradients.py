@@ -6,7 +6,7 @@ tree with a leading axis of K.
 
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,14 @@ import optax
 from jaxtyping import Array, Float
 
 from kd.types import Metrics, Params
+
+TermGradients = Literal["summed", "watched", "balanced"]
+"""What becomes of the gradients of an objective's terms: "summed" for the gradient of
+the objective; "watched" for that and, as metrics, the norm of every term's gradient for
+the learners' parameters and the cosine of every pair; "balanced" for these and terms
+rescaled so that these norms are as their weights, see `balance_factors`. The
+objective's own parameters are not rescaled. The latter two take a backward pass, and
+memory for a gradient, per term."""
 
 
 def per_term(

@@ -25,6 +25,7 @@ def sections(run: Run) -> Iterator[Markup]:
         ("How it learned", None, "figures", _training(run)),
         ("Terms of the loss", TERMS, "figures small", _terms(run)),
         ("How far to trust its confidence", None, "figures aside", _reliability(run)),
+        ("What it predicts", None, "figures aside", _numbers(run)),
         ("What the transport plan moves", None, "figures", _transport(run)),
         ("How the optimizer went", None, "figures small", _optimizer(run)),
     ):
@@ -44,21 +45,33 @@ def _training(run: Run) -> Iterator[Markup]:
             "The weighted sum that is minimised: faint as logged, strong its moving "
             "average.",
         )
-    steps, accuracy = run.series("dev", "accuracy")
+    main = run.main
+    steps, values = run.series("dev", main.get("name", ""))
     if len(steps):
+        title = main.get("title", "score")
         agreed, agreement = run.series("dev", "agreement")
+        together = main.get("percent") and np.array_equal(steps, agreed)
         teacher = run.summary.get("teacher") or {}
         yield figure(
             plots.dev_curves(
                 steps,
-                accuracy,
-                agreement=agreement if np.array_equal(steps, agreed) else None,
-                teacher_accuracy=teacher.get("accuracy"),
+                values,
+                title=title,
+                percent=bool(main.get("percent")),
+                agreement=agreement if together else None,
+                others=[
+                    (name, *run.series("dev", f"{name}/{main.get('name')}"))
+                    for name in run.summary.get("others") or {}
+                ],
+                teacher=teacher.get(main.get("name", "")),
             ),
-            "Accuracy on dev at each evaluation, with the teacher's as the bar to "
-            "reach; agreement counts equal predictions, right or wrong."
-            if teacher
-            else "Accuracy on dev at each evaluation.",
+            f"{title[:1].upper()}{title[1:]} on dev at each evaluation"
+            + (", with the teacher's as the bar to reach" if teacher else "")
+            + (
+                "; agreement counts equal predictions, right or wrong."
+                if together
+                else "."
+            ),
         )
 
 
@@ -89,6 +102,21 @@ def _optimizer(run: Run) -> Iterator[Markup]:
                 plots.curve(steps, values, label=label, name=name, smooth=smooth),
                 caption,
             )
+
+
+def _numbers(run: Run) -> Iterator[Markup]:
+    if "targets" not in run.predictions:
+        return
+    shown = {
+        name: run.predictions[f"{name}_numbers"]
+        for name in ("student", "teacher")
+        if f"{name}_numbers" in run.predictions
+    }
+    yield figure(
+        plots.scatter(run.predictions["targets"], shown),
+        "Predicted numbers against the targets, a dot for each dev example. On the "
+        "dotted line a prediction is right.",
+    )
 
 
 def _reliability(run: Run) -> Iterator[Markup]:

@@ -22,8 +22,8 @@ class Run:
         config: the resolved experiment, from config.json.
         summary: the final numbers, from summary.json.
         rows: training and evaluation rows as logged, from metrics.jsonl.
-        predictions: labels [n] and logits [n, v] on dev, from predictions.npz; empty
-            without it.
+        predictions: what the task keeps of dev, from predictions.npz: labels [n] and
+            logits [n, v], or targets and numbers [n]; empty without it.
         plan: the transport plan of some dev examples, from plan.npz; empty without it.
     """
 
@@ -38,7 +38,12 @@ class Run:
     def classes(self) -> list[str]:
         """Names of the classes, as the task gives them; [] where it is not known."""
         task = (self.config.get("experiment") or {}).get("data") or {}
-        return [str(label) for label in task.get("labels", [])]
+        return [str(label) for label in (task.get("target") or {}).get("labels", [])]
+
+    @property
+    def main(self) -> Mapping[str, Any]:
+        """The task's main metric, as the summary describes it."""
+        return main_metric(self.summary)
 
     def series(
         self, split: str, name: str
@@ -57,6 +62,13 @@ class Run:
         training = (row for row in self.rows if row.get("split") == "train")
         names = dict.fromkeys(name for row in training for name in row)
         return [name for name in names if name.startswith("loss/")]
+
+
+def main_metric(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The main metric of a run's task; {} where the summary does not say."""
+    task = summary.get("task") or {}
+    metrics = {metric.get("name"): metric for metric in task.get("metrics") or []}
+    return metrics.get(task.get("main")) or {}
 
 
 def read_run(directory: str | Path) -> Run:
@@ -88,5 +100,5 @@ def read_run(directory: str | Path) -> Run:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         return dict(arrays)

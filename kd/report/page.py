@@ -8,9 +8,17 @@ from typing import Any
 
 from kd.atomic import atomic_write
 from kd.report import figures
-from kd.report.files import Run, read_run
+from kd.report.files import Run, main_metric, read_run
 from kd.report.markup import Markup, document, element, table
-from kd.report.quantities import count, decimal, described, duration, percent, rounded
+from kd.report.quantities import (
+    count,
+    decimal,
+    described,
+    duration,
+    percent,
+    rounded,
+    score,
+)
 
 Summary = Mapping[str, Any]
 
@@ -49,7 +57,10 @@ def render(run: Run) -> str:
         *figures.sections(run),
         element("h2", "What was run"),
         _json("Configuration: every field of the experiment as resolved", run.config),
-        _json("Summary: the numbers of this page at full precision", summary),
+        _json(
+            "Summary: the numbers of this page at full precision",
+            {name: part for name, part in summary.items() if name != "task"},
+        ),
         element("h2", "Where it was run"),
         table(None, _environment(summary), class_="facts-table"),
     )
@@ -64,13 +75,14 @@ def _facts(summary: Summary) -> Iterator[str]:
 
 def _verdict(summary: Summary) -> str:
     student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
-    sentence = f"The student gets {percent(student.get('accuracy'))} of dev right"
+    main = main_metric(summary)
+    name, title = main.get("name", ""), main.get("title", "score")
+    sentence = f"The student's {title} on dev is {score(student.get(name), main)}"
     if not teacher:
         return f"{sentence}; this run had no teacher to compare it with."
-    kept = _ratio(student.get("accuracy"), teacher.get("accuracy"))
     size = _ratio(student.get("num_params"), teacher.get("num_params"))
     return (
-        f"{sentence}: {percent(kept, digits=1)} of its teacher's accuracy "
+        f"{sentence}, its teacher's {score(teacher.get(name), main)}, "
         f"with {percent(size, digits=1)} of its parameters."
     )
 
@@ -103,57 +115,43 @@ def _scores(summary: Summary) -> Markup:
     num_dev = (summary.get("data") or {}).get("num_dev")
     rows: list[tuple[str, str, str, str, str]] = []
 
-    def add(name: str, key: str, show: Any, difference: Any, meaning: str) -> None:
-        both = (student.get(key), teacher.get(key))
-        gap = difference(*both) if None not in both else ""
-        rows.append((name, show(both[0]), show(both[1]), gap, meaning))
-
     def points(ours: float, theirs: float) -> str:
         return f"{100 * (ours - theirs):+.2f} points".replace("-", "−")
 
     def plain(ours: float, theirs: float) -> str:
         return f"{ours - theirs:+.4f}".replace("-", "−")
 
-    def accuracy(share: float | None) -> str:
-        if share is None or not num_dev:
-            return percent(share)
-        return f"{percent(share)[:-2]} ± {100 * _standard_error(share, num_dev):.2f} %"
+    def shown(value: float | None, metric: Mapping[str, Any]) -> str:
+        if value is None or not num_dev or not metric.get("is_share"):
+            return score(value, metric)
+        return f"{percent(value)[:-2]} ± {100 * _standard_error(value, num_dev):.2f} %"
 
-    add(
-        "accuracy ↑",
-        "accuracy",
-        accuracy,
-        points,
-        "dev examples predicted right; ± one standard error of a dev set this size",
-    )
-    add(
-        "MCC ↑",
-        "mcc",
-        decimal,
-        plain,
-        "Matthews correlation of predictions with labels: 0 is guessing, 1 is perfect",
-    )
-    add("NLL ↓", "nll", decimal, plain, "cross-entropy with the labels, nats")
-    add(
-        "ECE ↓",
-        "ece",
-        percent,
-        points,
-        "how far confidence is from accuracy, on average",
-    )
-    add(
-        "Brier score ↓",
-        "brier",
-        decimal,
-        plain,
-        "squared distance of the probabilities from the label",
-    )
-    add(
-        "parameters",
-        "num_params",
-        count,
-        lambda ours, theirs: f"× {decimal(_ratio(ours, theirs), digits=3)}",
-        "learned weights; the student's as a multiple of the teacher's",
+    for metric in (summary.get("task") or {}).get("metrics") or []:
+        both = student.get(metric["name"]), teacher.get(metric["name"])
+        difference = points if metric["percent"] else plain
+        rows.append(
+            (
+                f"{metric['title']} {'↑' if metric['higher_is_better'] else '↓'}",
+                shown(both[0], metric),
+                shown(both[1], metric),
+                difference(*both) if None not in both else "",
+                metric["meaning"]
+                + (
+                    "; ± one standard error of a dev set this size"
+                    if metric.get("is_share")
+                    else ""
+                ),
+            )
+        )
+    sizes = student.get("num_params"), teacher.get("num_params")
+    rows.append(
+        (
+            "parameters",
+            count(sizes[0]),
+            count(sizes[1]),
+            f"× {decimal(_ratio(*sizes), digits=3)}" if None not in sizes else "",
+            "learned weights; the student's as a multiple of the teacher's",
+        )
     )
     return table(
         (
@@ -176,27 +174,22 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
         unit_ = element("span", unit, class_="unit")
         return element("div", element("dt", name), element("dd", value, unit_))
 
-    if fidelity:
+    for metric in (summary.get("task") or {}).get("fidelity") or []:
+        if fidelity.get(metric["name"]) is not None:
+            value = score(fidelity[metric["name"]], metric)
+            yield tile(metric["title"], value, metric["meaning"])
+    best, main = student.get("best") or {}, main_metric(summary)
+    if best.get("step") is not None:
         yield tile(
-            "agreement",
-            percent(fidelity.get("agreement")),
-            "of dev: same class as the teacher",
+            f"best dev {main.get('title', best.get('metric'))}",
+            score(best.get("value"), main),
+            f"at step {count(best['step'])}; chosen on dev, so optimistic",
         )
+    for name, other in (summary.get("others") or {}).items():
         yield tile(
-            "KL divergence",
-            decimal(fidelity.get("kl")),
-            "teacher ‖ student, nats per example",
-        )
-        yield tile(
-            "total variation",
-            decimal(fidelity.get("total_variation")),
-            "probability placed differently",
-        )
-    if student.get("best_step") is not None:
-        yield tile(
-            "best dev accuracy",
-            percent(student.get("best_accuracy")),
-            f"at step {count(student['best_step'])}; chosen on dev, so optimistic",
+            f"{name}: {main.get('title', '')}",
+            score(other.get(main.get("name", "")), main),
+            "learned beside the student",
         )
     yield tile(
         "speed",

@@ -4,6 +4,7 @@ Student in blue and teacher in orange, everywhere. Shares are given in [0, 1] an
 drawn in per cent.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,36 +56,53 @@ def curve(
 
 def dev_curves(
     steps: Int[np.ndarray, "n"],
-    accuracy: Float[np.ndarray, "n"],
+    values: Float[np.ndarray, "n"],
     *,
+    title: str = "accuracy",
+    percent: bool = True,
     agreement: Float[np.ndarray, "n"] | None = None,
-    teacher_accuracy: float | None = None,
+    others: Sequence[tuple[str, np.ndarray, np.ndarray]] = (),
+    teacher: float | None = None,
 ) -> str:
-    """Accuracy of the student on dev, its teacher's, and how often they agree.
+    """The main metric of the student on dev, its teacher's, and how often they agree.
 
     Args:
         steps: optimizer step of each evaluation, [n].
-        accuracy: share of dev examples that the student gets right, [n].
+        values: of the metric, [n].
+        title: of the metric.
+        percent: whether it is a share.
         agreement: share on which student and teacher predict the same class, [n].
-        teacher_accuracy: a constant, drawn as a dashed line.
+        others: name, steps and values of each network that learned beside the student.
+        teacher: a constant, drawn as a dashed line.
     """
     with style():
         figure, axes = panel(width=WIDE, height=0.62 * WIDE)
         markersize = 3 if len(steps) <= 40 else 0
         axes.plot(
             steps,
-            accuracy,
+            values,
             color=COLORS["student"],
             marker="o",
             markersize=markersize,
-            label="student accuracy",
+            label=f"student {title}",
         )
-        if teacher_accuracy is not None:
+        for name, at, found in others:
+            axes.plot(
+                at,
+                found,
+                color=COLORS["third"],
+                linewidth=1.1,
+                linestyle=":",
+                marker="v",
+                markersize=markersize,
+                label=f"{name} {title}",
+            )
+        if teacher is not None:
             axes.axhline(
-                teacher_accuracy,
+                teacher,
                 color=COLORS["teacher"],
                 linestyle=(0, (5, 3)),
-                label="teacher accuracy",
+                label=f"teacher {title}",
             )
         if agreement is not None:
             axes.plot(
@@ -96,14 +114,48 @@ def dev_curves(
                 markersize=markersize,
                 label="agreement with teacher",
             )
-        axes.set_ylabel("share of dev examples (%)")
+        axes.set_ylabel("share of dev examples (%)" if percent else title)
         axes.margins(y=0.12)
-        _in_percent(axes.yaxis)
+        if percent:
+            _in_percent(axes.yaxis)
         _steps_below(axes)
         axes.legend(loc="lower right")
         return to_svg(
-            figure, name="dev", label="Accuracy on dev over the optimizer steps"
+            figure,
+            name="dev",
+            label=f"{title[:1].upper()}{title[1:]} on dev over the optimizer steps",
         )
+
+
+def scatter(
+    targets: Float[np.ndarray, "n"], numbers: dict[str, Float[np.ndarray, "n"]]
+) -> str:
+    """Predicted numbers against their targets.
+
+    Args:
+        targets: [n].
+        numbers: of "student", "teacher" or both, [n] each.
+    """
+    with style():
+        figure, axes = panel(width=WIDE, height=0.8 * WIDE)
+        ends = [min(targets), max(targets)]
+        for name in ("teacher", "student"):
+            if name in numbers:
+                axes.plot(
+                    targets,
+                    numbers[name],
+                    linestyle="none",
+                    marker="o",
+                    markersize=2,
+                    alpha=0.4,
+                    color=COLORS[name],
+                    label=name,
+                )
+        axes.plot(ends, ends, color=COLORS["third"], linestyle=":", linewidth=1.1)
+        axes.set_xlabel("target")
+        axes.set_ylabel("predicted")
+        axes.legend(loc="upper left")
+        return to_svg(figure, name="numbers", label="Predicted numbers against targets")
 
 
 def reliability_diagram(models: dict[str, Reliability]) -> str:

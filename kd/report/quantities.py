@@ -4,7 +4,8 @@ Every function takes what a summary may hold, None included.
 """
 
 import math
-from typing import TypeGuard
+from collections.abc import Mapping
+from typing import Any, TypeGuard
 
 MISSING = "–"
 
@@ -23,6 +24,11 @@ def decimal(value: float | None, *, digits: int = 4) -> str:
     if value and not 0.5 * 10**-digits <= abs(value) < 1e6:
         return f"{value:.2e}"
     return f"{value:.{digits}f}"
+
+
+def score(value: float | None, metric: Mapping[str, Any]) -> str:
+    """A metric's value as that metric is shown."""
+    return percent(value) if metric.get("percent") else decimal(value)
 
 
 def count(value: float | None) -> str:

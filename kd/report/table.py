@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd.report.quantities import count, decimal, described, duration, percent, rounded
+from kd.report.files import main_metric
+from kd.report.quantities import count, described, duration, rounded, score
 
 WIDTH = 80
 INDENT = 12
@@ -26,7 +27,8 @@ def final_table(
     """
     teacher, student = summary.get("teacher"), summary.get("student") or {}
     fidelity, speed = summary.get("fidelity") or {}, summary.get("speed") or {}
-    data = summary.get("data") or {}
+    data, task = summary.get("data") or {}, summary.get("task") or {}
+    shown = _shown(task)
     title = (
         f"{summary.get('name', 'run')}, seed {described(summary.get('seed'))}, "
         f"scale {described(summary.get('scale'))}"
@@ -34,23 +36,28 @@ def final_table(
     lines = [
         title,
         "-" * min(len(title), WIDTH),
-        _row("", "parameters", "dev accuracy", "NLL (nats)", "ECE"),
+        _row("", "parameters", *(_heading(metric) for metric in shown)),
     ]
     if teacher:
-        lines.append(_model("teacher", teacher))
-    lines.append(_model("student", student))
+        lines.append(_model("teacher", teacher, shown))
+    lines.append(_model("student", student, shown))
+    for name, other in (summary.get("others") or {}).items():
+        lines.append(_model(name, other, shown))
     if teacher and fidelity:
+        measures = task.get("fidelity") or []
         lines += _line(
             "fidelity",
-            f"same prediction on {percent(fidelity.get('agreement'))}, "
-            f"KL {decimal(fidelity.get('kl'))} nats, "
-            f"total variation {decimal(fidelity.get('total_variation'))}",
+            ", ".join(
+                f"{metric['title']} {score(fidelity.get(metric['name']), metric)}"
+                for metric in measures
+            ),
         )
-    if student.get("best_step") is not None:
+    best, main = student.get("best") or {}, main_metric(summary)
+    if best.get("step") is not None:
         lines += _line(
             "best",
-            f"dev accuracy {percent(student.get('best_accuracy'))} "
-            f"at step {student['best_step']:,}",
+            f"dev {main.get('title', best.get('metric'))} "
+            f"{score(best.get('value'), main)} at step {best['step']:,}",
         )
     lines += _line("data", described(data.get("origin")))
     lines += _line(
@@ -70,13 +77,24 @@ def final_table(
     return "\n".join(lines)
 
 
-def _model(name: str, scores: Mapping[str, Any]) -> str:
+def _shown(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The official metrics and what else there is room for, three in all."""
+    metrics = task.get("metrics") or []
+    official = [m for m in metrics if m["name"] in (task.get("official") or [])]
+    # How sure it is of itself says more than another count of what is right.
+    others = [m for m in metrics if not m["higher_is_better"]]
+    return [*official, *others][:3]
+
+
+def _heading(metric: Mapping[str, Any]) -> str:
+    return f"dev {metric['title']}"[:14]
+
+
+def _model(name: str, scores: Mapping[str, Any], shown: list[Mapping[str, Any]]) -> str:
     return _row(
         name,
         count(scores.get("num_params")),
-        percent(scores.get("accuracy")),
-        decimal(scores.get("nll")),
-        percent(scores.get("ece")),
+        *(score(scores.get(metric["name"]), metric) for metric in shown),
     )
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from kd.train.checkpoint import Checkpoints
 from kd.train.mesh import shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.signals import Interrupted, StopSignals
-from kd.types import Params, Procedure, TrainState
+from kd.types import Params, Training, TrainState
 
 _FETCH_EVERY = 32
 _MARGINAL_ERROR = 0.25
@@ -46,9 +47,9 @@ class Pace:
 
 
 def train(
-    procedure: Procedure,
+    training: Training,
     state: TrainState,
-    teacher_params: Params,
+    teacher_params: Any,
     batches: TrainingBatches,
     *,
     pace: Pace,
@@ -59,17 +60,17 @@ def train(
     log: MetricsLog,
     say: Callable[[str], None],
 ) -> tuple[TrainState, float]:
-    """Runs the procedure to the end, from the newest checkpoint if there is one.
+    """Repeats the step to the end, from the newest checkpoint if there is one.
 
     Args:
-        procedure: whose step is repeated.
+        training: whose step is repeated.
         state: to start from where there is no checkpoint.
         teacher_params: handed to every step.
         batches: batch i is that of step i.
         pace: see there.
         mesh: that batches are sharded over.
         learning_rate: of every step, for the log.
-        evaluate: the dev metrics of the student's parameters.
+        evaluate: the dev metrics of the state's parameters.
         checkpoints: where the state is saved.
         log: where metrics go.
         say: shows a line to the person who waits.
@@ -115,7 +116,7 @@ def train(
             if step > start and (last or step % pace.evaluate_every == 0):
                 block.flush()
                 _check_parameters(state, checkpoints)
-                found = evaluate(state.params["student"])
+                found = evaluate(state.params)
                 log.write(
                     {"step": step, "epoch": step / pace.steps_per_epoch}
                     | {"split": "dev"}
@@ -143,7 +144,7 @@ def train(
             block.begin()
             batch = next(source)
             examples = int(np.sum(batch["mask"]))
-            state, metrics = procedure.step(
+            state, metrics = training.step(
                 state, teacher_params, shard_batch(batch, mesh)
             )
             block.add(step + 1, examples, metrics)

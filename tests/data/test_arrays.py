@@ -56,7 +56,9 @@ def test_what_does_not_vary_stays_finite():
 def test_the_normalization_belongs_to_the_network(corpus, tmp_path):
     ours = arrays.prepare(corpus, tmp_path / "teacher")
     other = corpus_of(255 - corpus.train.inputs)
-    adopted = arrays.prepare(other, tmp_path / "student", adopt=tmp_path / "teacher")
+    adopted = arrays.prepare(
+        other, tmp_path / "student", adopt=str(tmp_path / "teacher")
+    )
     assert adopted.preprocessing == ours.preprocessing
     assert arrays.preprocessing(tmp_path / "student") == ours.preprocessing
     assert arrays.prepare(other, tmp_path / "own").preprocessing != ours.preprocessing

@@ -71,7 +71,7 @@ def test_collate_pads_and_masks(split):
 
 def test_cached_logits_travel_with_their_examples(split):
     logits = np.arange(103, dtype=np.float32)[:, None] * np.array([1, -1], np.float32)
-    batch = collate(split, plan(split)[0], rows=10, teacher_logits=logits)
+    batch = collate(split, plan(split)[0], rows=10, answers={"teacher_logits": logits})
     np.testing.assert_array_equal(batch["teacher_logits"][:, 0], batch["index"])
 
 

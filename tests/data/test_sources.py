@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 
 from kd.data import sentiment, sources, tfds
-from kd.data.glue import SST2, TextTask
+from kd.data.glue import SST2
+from kd.data.sentences import TextTask
 from kd.errors import UserError
+from kd.evaluate.classes import Classes
 
 GLUE = pathlib.Path(__file__).parents[3] / "shared" / "data" / "glue"
 HEADER = "sentence\tlabel\n"
 
 RTE = TextTask(
     name="RTE",
-    labels=("entailment", "not_entailment"),
+    target=Classes(("entailment", "not_entailment")),
     columns=("sentence1", "sentence2"),
     label_column="label",
     tfds="glue/rte",

@@ -6,9 +6,10 @@ import pytest
 from kd.data import sources
 from kd.data.tables import GTZAN, TableTask
 from kd.errors import UserError
+from kd.evaluate.classes import Classes
 
 SHAPES = TableTask(
-    name="shapes", file="shapes.csv", ignored=("id",), labels=("flat", "round")
+    name="shapes", file="shapes.csv", ignored=("id",), target=Classes(("flat", "round"))
 )
 HEADER = "id,width,height,label\n"
 ROWS = [f"{i},{i}.5,{i % 7},{'flat' if i % 2 else 'round'}\n" for i in range(60)]
@@ -67,7 +68,10 @@ def test_equal_numbers_are_equal_whatever_their_bytes(tmp_path):
             ":2: 2 fields; expected 3, 'id', 'width', 'label'",
         ),
         ("width,height\n1,2\n", ":1: the header lacks 'id', 'label'; it has 'width'"),
-        (HEADER + "1,2,3,flat\n2,2,3,oval\n", ":3: label 'oval'; expected 'flat', 'ro"),
+        (
+            HEADER + "1,2,3,flat\n2,2,3,oval\n",
+            ":3: label 'oval'; expected 0 to 1 or 'fl",
+        ),
         (HEADER + "1,2,wide,flat\n", ":2: height is 'wide'; expected a finite number"),
         (HEADER + "1,2,,flat\n", ":2: height is ''; expected a finite number"),
         (HEADER + "1,nan,3,flat\n", ":2: width is 'nan'; expected a finite number"),

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from kd import config
-from kd.data.glue import TextTask
+from kd.data.sentences import TextTask
 from kd.divergences import SinKD
 from kd.experiment import Experiment
 from kd.models.bert import Bert

@@ -11,7 +11,8 @@ import pytest
 from kd.divergences import JS, KL, ReverseKL, SinKD, TotalVariation
 from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss
-from kd.procedures.offline import offline
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Setting
 from kd.types import Model, Outputs
 
 
@@ -40,14 +41,21 @@ def make_batch(rows=12, masked=2):
     }
 
 
+def offline(student, teacher, objective, optimizer, **options):
+    learners = {"student": student}
+    return Offline().build(
+        Setting(learners, (teacher,), objective, optimizer, **options)
+    )
+
+
 def start(objective, model=None, optimizer=None, **options):
     model = model or linear()
     batch = make_batch()
-    teacher_params = linear().init(jax.random.key(9), batch)
+    teacher_params = (linear().init(jax.random.key(9), batch),)
     procedure = offline(
         model, linear(), objective, optimizer or optax.sgd(1.0), **options
     )
-    student_params = model.init(jax.random.key(1), batch)
+    student_params = {"student": model.init(jax.random.key(1), batch)}
     state = procedure.init(jax.random.key(2), student_params, teacher_params, batch)
     return procedure, state, teacher_params, batch
 
@@ -63,7 +71,7 @@ def test_one_step_of_sgd_is_that_of_the_formula():
     inputs, labels = (batch[name][batch["mask"]] for name in ("inputs", "labels"))
 
     def formula(w):
-        s, t = inputs @ w, inputs @ teacher_params["w"]
+        s, t = inputs @ w, inputs @ teacher_params[0]["w"]
         return (
             0.1 * CrossEntropy()(s, labels).mean()
             + 0.9 * KL(2.0)(s, t).mean()
@@ -117,7 +125,7 @@ def test_microbatches_of_a_coupled_loss_see_only_their_part():
 def test_cached_logits_give_the_losses_of_the_live_teacher():
     procedure, state, teacher_params, batch = start(MIXED)
     live, live_metrics = procedure.step(state, teacher_params, batch)
-    logits = linear().apply(teacher_params, batch, None).logits
+    logits = linear().apply(teacher_params[0], batch, None).logits
     procedure, state, _, _ = start(MIXED)
     cached, cached_metrics = procedure.step(
         state, None, batch | {"teacher_logits": logits}
@@ -155,7 +163,7 @@ def test_teacher_is_not_asked_where_no_loss_needs_it():
 def test_teacher_runs_where_more_than_its_cached_logits_is_read():
     objective = 1.0 * KL() + 1.0 * RKDDistance()
     procedure, state, teacher_params, batch = start(objective)
-    logits = 0 * linear().apply(teacher_params, batch, None).logits
+    logits = 0 * linear().apply(teacher_params[0], batch, None).logits
     batch = batch | {"teacher_logits": logits}
     _, metrics = procedure.step(state, teacher_params, batch)
     live, state, _, _ = start(objective)
@@ -163,7 +171,7 @@ def test_teacher_runs_where_more_than_its_cached_logits_is_read():
     assert metrics["loss/kl"] == expected["loss/kl"] > 0  # not of the zeros
     absent = offline(linear(), None, objective, optax.sgd(1.0))
     with pytest.raises(ValueError, match="none to give its hidden states"):
-        absent.init(jax.random.key(0), state.params["student"], None, batch)
+        absent.init(jax.random.key(0), state.params, None, batch)
 
 
 def test_missing_teacher_is_refused():
@@ -171,7 +179,7 @@ def test_missing_teacher_is_refused():
     batch = make_batch()
     params = linear().init(jax.random.key(0), batch)
     with pytest.raises(ValueError, match="needs a teacher"):
-        procedure.init(jax.random.key(0), params, None, batch)
+        procedure.init(jax.random.key(0), {"student": params}, None, batch)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd.data.glue import SST2
 from kd.report.page import write_page
 
 NUM_DEV = 872
@@ -30,6 +31,7 @@ def _summary() -> dict:
             "num_train": 67349,
             "num_dev": NUM_DEV,
         },
+        "task": {"name": "SST-2"} | SST2.target.described(),
         "teacher": {
             "accuracy": 0.8314,
             "nll": 0.4121,
@@ -44,8 +46,7 @@ def _summary() -> dict:
             "ece": 0.0337,
             "brier": 0.2678,
             "num_params": 1097474,
-            "best_accuracy": 0.8142,
-            "best_step": 800,
+            "best": {"metric": "accuracy", "value": 0.8142, "step": 800},
         },
         "fidelity": {"agreement": 0.9312, "kl": 0.0312, "total_variation": 0.0844},
         "speed": {
@@ -136,7 +137,7 @@ def _metrics(random: np.random.Generator):
             yield at | {
                 "split": "dev",
                 "accuracy": 0.81 - 0.3 * decay + 0.01 * random.normal(),
-                "loss": 0.44 + 0.25 * decay,
+                "nll": 0.44 + 0.25 * decay,
                 "agreement": 0.93 - 0.4 * decay + 0.01 * random.normal(),
                 "kl": 0.03 + 0.4 * decay,
             }

@@ -76,7 +76,7 @@ def test_label_is_text_not_mathematics_or_markup():
 
 
 def test_colors_are_variables_of_the_page():
-    svg = plots.dev_curves(STEPS, STEPS / 200, teacher_accuracy=0.9)
+    svg = plots.dev_curves(STEPS, STEPS / 200, teacher=0.9)
 
     assert "var(--student, #0072b2)" in svg
     assert "var(--teacher, #d55e00)" in svg
@@ -87,9 +87,7 @@ def test_dev_curves_say_what_they_show():
     accuracy = STEPS / 200
 
     alone = texts(plots.dev_curves(STEPS, accuracy))
-    full = texts(
-        plots.dev_curves(STEPS, accuracy, agreement=accuracy, teacher_accuracy=0.9)
-    )
+    full = texts(plots.dev_curves(STEPS, accuracy, agreement=accuracy, teacher=0.9))
 
     assert "student accuracy" in alone
     assert not {"teacher accuracy", "agreement with teacher"} & set(alone)

@@ -26,7 +26,7 @@ def test_table_holds_what_matters(summary):
         "%",
     ]
     assert "93.12 %" in lines["fidelity"]
-    assert "KL 0.0312 nats" in lines["fidelity"]
+    assert "KL divergence 0.0312" in lines["fidelity"]
     assert "local SST-2 (67,349 train, 872 dev)" in lines["data"]
     assert "1,000 steps, 514 examples/s" in lines["training"]
     assert "student 1 min 2 s" in lines["time"]

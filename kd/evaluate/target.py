@@ -1,0 +1,126 @@
+"""What is asked of a network, and how its answers are judged.
+
+A `Target` belongs to a task. Training, results, pages and tables ask it for the number
+of outputs, the scores and the main metric; they know no particular one.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kd.evaluate.metric import Metric
+
+
+class Target(abc.ABC):
+    """What is predicted of an example. Subclasses are frozen dataclasses."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> tuple[str, ...]:
+        """Name of each output of the network, as its config.json keeps them."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Of the network, for each example."""
+        return len(self.labels)
+
+    @property
+    @abc.abstractmethod
+    def official(self) -> tuple[Metric, ...]:
+        """What the field reports of the task, the main metric first."""
+
+    @property
+    @abc.abstractmethod
+    def metrics(self) -> tuple[Metric, ...]:
+        """Everything that is reported, `official` first."""
+
+    @property
+    @abc.abstractmethod
+    def fidelity(self) -> tuple[Metric, ...]:
+        """How near a student's outputs are to its teacher's: compute(student, teacher).
+
+        The first is the one that is drawn beside the main metric.
+        """
+
+    @property
+    @abc.abstractmethod
+    def watched(self) -> tuple[Metric, ...]:
+        """What every evaluation during training logs."""
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether outputs are logits, so that a softmax of them means something."""
+        return True
+
+    @property
+    def problem_type(self) -> str:
+        """What transformers calls it."""
+        return "single_label_classification"
+
+    @property
+    def main(self) -> Metric:
+        return self.official[0]
+
+    @abc.abstractmethod
+    def parse(self, text: str) -> int | float:
+        """The target that a data file writes as `text`.
+
+        Raises:
+            ValueError: it is none; the message says what was expected.
+        """
+
+    @abc.abstractmethod
+    def array(self, values: Sequence[int | float]) -> np.ndarray:
+        """Targets of many examples, [n], as the batches have them."""
+
+    @abc.abstractmethod
+    def problem(self, targets: np.ndarray) -> str:
+        """What is wrong with the first wrong target; empty where none is."""
+
+    def metric(self, name: str) -> Metric:
+        """The metric of a name.
+
+        Raises:
+            ValueError: there is none; the message lists those there are.
+        """
+        for metric in self.metrics:
+            if metric.name == name:
+                return metric
+        raise ValueError(
+            f"there is no metric {name!r}; there are "
+            f"{', '.join(metric.name for metric in self.metrics)}"
+        )
+
+    def scores(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Every metric of a network's outputs on a split."""
+        return {m.name: m.compute(outputs, targets) for m in self.metrics}
+
+    def compare(self, student: np.ndarray, teacher: np.ndarray) -> dict[str, float]:
+        """Every measure of fidelity."""
+        return {m.name: m.compute(student, teacher) for m in self.fidelity}
+
+    @abc.abstractmethod
+    def predictions(
+        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """What `predictions.npz` holds.
+
+        Args:
+            targets: of dev, [n].
+            outputs: of each network by its name ("student", "teacher"), [n, v].
+        """
+
+    @abc.abstractmethod
+    def ensemble(self, outputs: Sequence[Any]) -> Any:
+        """The outputs of several networks as those of one; of JAX or NumPy."""
+
+    def described(self) -> dict[str, Any]:
+        """For a summary: which metrics there are, and how to show them."""
+        return {
+            "main": self.main.name,
+            "metrics": [metric.described() for metric in self.metrics],
+            "fidelity": [metric.described() for metric in self.fidelity],
+            "official": [metric.name for metric in self.official],
+        }

@@ -1,0 +1,204 @@
+"""A trained network from its place, checked against what it must agree with."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from kd.data.task import Prepared, Split, Task
+from kd.errors import UserError
+from kd.models import saved
+from kd.networks.change import Change
+from kd.types import Architecture, ComputeDtype, Model, Params
+
+
+class Found(NamedTuple):
+    """Where a trained network is, and what is done to it."""
+
+    place: str
+    """Directory or hub name, with its config, weights and preprocessing."""
+    source: str
+    """Where it comes from, for the record."""
+    change: Change | None = None
+
+
+class Loaded(NamedTuple):
+    """A frozen network, ready to be asked."""
+
+    model: Model
+    params: Params
+    source: str
+    fingerprint: str
+    """Of everything that its answers depend on, beside the input."""
+
+
+class Start(NamedTuple):
+    """What a student begins with."""
+
+    network: Architecture
+    params: Params
+    has_head: bool
+    """Whether the outputs are those of the task, so that the head is of use."""
+    fresh: tuple[str, ...]
+    """Modules that it has no weights for."""
+    source: str
+
+
+def sizes(found: Found) -> Architecture:
+    """The network's sizes, after its change, without its weights.
+
+    Raises:
+        UserError: there is no network, or it cannot be changed so.
+    """
+    return _changed(found, saved.read_config(found.place).network, None)[0]
+
+
+def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) -> None:
+    """Raises UserError unless the network reads inputs as `data` were made.
+
+    Args:
+        found: the network.
+        task: the student's.
+        data: the student's.
+        other: whose inputs these are, for the message.
+    """
+    if task.preprocessing(found.place) != data.preprocessing:
+        raise UserError(
+            f"{found.place}: its tokenizer or normalization is not that of {other}; "
+            "all networks of a run must see the same inputs"
+        )
+    size = getattr(sizes(found), "vocab_size", None)
+    if size is not None and data.vocab_size > size:
+        raise UserError(
+            f"{found.place}: its tokenizer has {data.vocab_size} tokens, the network "
+            f"embeddings for {size}"
+        )
+
+
+def load(found: Found, task: Task, data: Prepared, dtype: ComputeDtype) -> Loaded:
+    """Loads a trained network to be asked about the examples of a task.
+
+    Args:
+        found: where it is. Its preprocessing has been checked.
+        task: of the student.
+        data: of the student.
+        dtype: of its activations.
+
+    Raises:
+        UserError: there is no fine-tuned network, its classes are not those of the
+            task, or it cannot read the examples.
+    """
+    network, labels = saved.read_config(found.place)
+    if len(labels) != len(task.labels):
+        what = "classes" if task.target.has_classes else "outputs"
+        raise UserError(
+            f"{found.place}: the teacher has {len(labels)} {what}, the task has "
+            f"{len(task.labels)}"
+        )
+    if not same_labels(labels, task.labels):
+        raise UserError(
+            f"{found.place}: the teacher's classes are {', '.join(map(str, labels))} "
+            f"in this order, the task's {', '.join(task.labels)}"
+        )
+    batch = longest(data.train)
+    model = task.build(network, compute_dtype=dtype)
+    try:
+        template = jax.eval_shape(model.init, jax.random.key(0), batch)
+        jax.eval_shape(model.apply, template, batch, None)
+    except UserError as error:
+        raise UserError(f"{found.place}: {error}") from error
+    params, fresh, _ = saved.load(found.place, network, template)
+    if fresh:
+        raise UserError(
+            f"{found.place} has no {' and no '.join(fresh)}: it is not fine-tuned, so "
+            "it can be no teacher"
+        )
+    network, params = _changed(found, network, params)
+    digest = hashlib.sha256(f"{network} {dtype}".encode())
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf).data)
+    model = task.build(network, compute_dtype=dtype)
+    return Loaded(model, params, found.source, digest.hexdigest())
+
+
+def load_start(found: Found, task: Task, data: Prepared) -> Start:
+    """Loads a trained network to go on from, whatever its outputs were.
+
+    Raises:
+        UserError: there is none, or it cannot be changed as it should.
+    """
+    network, labels = saved.read_config(found.place)
+    model = network.build(max(len(labels), 1))
+    batch = {"tokens": np.zeros((1, 1), np.int32)} | longest(data.train)
+    params = jax.jit(model.init)(jax.random.key(0), batch)
+    params, fresh, _ = saved.load(found.place, network, params)
+    network, params = _changed(found, network, params)
+    same = len(labels) == len(task.labels) and same_labels(labels, task.labels)
+    has_head = same and "classifier" not in fresh
+    new = tuple(dict.fromkeys((*fresh, *(() if has_head else ("classifier",)))))
+    return Start(network, params, has_head, new, found.source)
+
+
+_FREE = ("dropout", "attention_dropout", "initializer_stddev", "vocab_size")
+"""Sizes that may differ from those of the network to start from: rates are the run's
+own, and the vocabulary is that of the start."""
+
+
+def check_same(wanted: Any, found: Any, place: str) -> None:
+    """Checks that the student is the network that it is to start from.
+
+    Args:
+        wanted: the student, an architecture.
+        found: the one in the place.
+        place: of the network to start from.
+
+    Raises:
+        UserError: they differ; the message has all differences.
+    """
+    if type(wanted) is not type(found):
+        raise UserError(
+            f"start: {place} is a {type(found).__name__}, the student a "
+            f"{type(wanted).__name__}"
+        )
+    differences = [
+        f"{field.name} {getattr(found, field.name)}, not {getattr(wanted, field.name)}"
+        for field in dataclasses.fields(wanted)
+        if field.name not in _FREE
+        and getattr(found, field.name) != getattr(wanted, field.name)
+    ]
+    if differences:
+        raise UserError(
+            f"start: {place} is not the student; it has {'; '.join(differences)}"
+        )
+
+
+def same_labels(found: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a network's outputs are those of a task, in order.
+
+    Networks of the hub often say no more of them than LABEL_0, LABEL_1.
+    """
+    unnamed = [f"label_{i}" for i in range(len(wanted))]
+    return _folded(found) in (_folded(wanted), unnamed)
+
+
+def _changed(
+    found: Found, network: Architecture, params: Params
+) -> tuple[Architecture, Params]:
+    if found.change is None:
+        return network, params
+    try:
+        return found.change(network, params)
+    except ValueError as error:
+        raise UserError(f"{found.place}: {error}") from error
+
+
+def _folded(labels: Sequence[str]) -> list[str]:
+    return [str(label).casefold() for label in labels]
+
+
+def longest(split: Split) -> dict[str, np.ndarray]:
+    """Inputs of an example of the last group."""
+    return split.inputs(np.array([split.groups.argmax()]))

@@ -1,0 +1,47 @@
+"""Where trained networks lie: directories, and names on the hub."""
+
+import os
+import pathlib
+import re
+from typing import Any
+
+from kd.models import hub
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def place(text: str) -> str:
+    """A directory as a path, or a name on the hub.
+
+    Raises:
+        ValueError: the text is neither.
+    """
+    directory = os.path.expanduser(text)
+    if os.path.isdir(directory):
+        return directory
+    if _HUB_NAME.fullmatch(text):
+        return text
+    raise ValueError(f"expected a directory or a name on the hub, got {text!r}")
+
+
+def is_directory(place: str) -> bool:
+    """Whether the place is on this machine."""
+    return os.path.isdir(os.path.expanduser(place))
+
+
+def model_place(place: str | pathlib.Path) -> str:
+    """Where the network is in a place: a run's is in its folder `model`."""
+    inner = pathlib.Path(os.path.expanduser(place)) / "model"
+    return str(inner) if (inner / "model.safetensors").exists() else str(place)
+
+
+def with_fingerprints(tree: Any) -> Any:
+    """A record as JSON with contents of networks and vocabularies instead of paths."""
+    if isinstance(tree, dict):
+        return {
+            name: hub.fingerprint(model_place(value))
+            if name in ("place", "vocabulary") and value
+            else with_fingerprints(value)
+            for name, value in tree.items()
+        }
+    return [with_fingerprints(x) for x in tree] if isinstance(tree, list) else tree

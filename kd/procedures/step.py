@@ -1,0 +1,143 @@
+"""The compiled step that procedures share: view, parts, gradient, update."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from kd.procedures.procedure import Setting
+from kd.procedures.term_gradients import balance_factors, compared, per_term, summed
+from kd.types import Batch, Metrics, Params, TrainState
+
+Terms = Callable[
+    [Params, Any, Batch, PRNGKeyArray, Any],
+    tuple[Sequence[Float[Array, ""]], Metrics],
+]
+"""(params, teacher_params, batch, key, step) -> weighted losses whose sum is minimised,
+and metrics with that sum as "loss"."""
+
+
+def gradient_step(
+    terms: Terms,
+    setting: Setting,
+    *,
+    names: Sequence[str],
+    weights: Callable[[Any], Sequence[Any]],
+) -> Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]:
+    """A step of the optimizer down the gradient of a sum of losses.
+
+    Args:
+        terms: the losses, of all parameters of the state.
+        setting: optimizer, view, micro-batches, mesh, and what becomes of the
+            gradients of the terms.
+        names: of the terms.
+        weights: of the terms at a step.
+
+    Returns:
+        The compiled step; its metrics are those of `terms` and `grad_norm`, before
+        clipping.
+    """
+    num_microbatches, term_gradients = setting.num_microbatches, setting.term_gradients
+    mesh, view = setting.mesh, setting.view
+
+    def whole(params, teacher_params, batch, key, step):
+        def losses(params):
+            return terms(params, teacher_params, batch, key, step)
+
+        def total(params):
+            _, metrics = losses(params)
+            return metrics["loss"], metrics
+
+        if term_gradients == "summed":
+            return jax.grad(total, has_aux=True)(params)
+        return per_term(losses, params)
+
+    def in_parts(params, teacher_params, batch, key, step):
+        parts = jax.tree.map(split_rows, batch)
+        num_examples = jnp.maximum(jnp.sum(batch["mask"]), 1)
+
+        def accumulate(total, part):
+            i, part = part
+            share = jnp.sum(part["mask"]) / num_examples
+            found = whole(
+                params, teacher_params, part, jax.random.fold_in(key, i), step
+            )
+            # The share is float64 under x64, the gradient what the parameters are.
+            added = jax.tree.map(
+                lambda t, x: (t + share * x).astype(t.dtype), total, found
+            )
+            return added, None
+
+        shapes = jax.eval_shape(
+            whole,
+            params,
+            teacher_params,
+            jax.tree.map(lambda x: x[0], parts),
+            key,
+            step,
+        )
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        total, _ = jax.lax.scan(
+            accumulate, zeros, (jnp.arange(num_microbatches), parts)
+        )
+        return total
+
+    def split_rows(rows):
+        # Part i takes rows i, i + k, i + 2k, ...: of a batch sharded over devices
+        # every device then works on every part.
+        shape = (rows.shape[0] // num_microbatches, num_microbatches)
+        return rows.reshape(shape + rows.shape[1:]).swapaxes(0, 1)
+
+    everywhere = NamedSharding(mesh, PartitionSpec()) if mesh else None
+
+    @functools.partial(jax.jit, donate_argnames="state", out_shardings=everywhere)
+    def step(state, teacher_params, batch):
+        # Losses that couple the examples of all devices ask for the mesh.
+        with (
+            jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+            if mesh
+            else contextlib.nullcontext()
+        ):
+            return update(state, teacher_params, batch)
+
+    def update(state, teacher_params, batch):
+        key = jax.random.fold_in(state.key, state.step)
+        if view is not None:
+            # Not the key of dropout.
+            batch = view(jax.random.fold_in(key, _VIEW), batch)
+        gradient_of = whole if num_microbatches == 1 else in_parts
+        gradient, metrics = gradient_of(
+            state.params, teacher_params, batch, key, state.step
+        )
+        if term_gradients != "summed":
+            learners = {k: v for k, v in gradient.items() if k != "objective"}
+            learners = learners["student"] if [*learners] == ["student"] else learners
+            metrics |= compared(learners, names)
+            factors = None
+            if term_gradients == "balanced":
+                factors = balance_factors(learners, weights(state.step))
+            gradient = {
+                name: summed(part, None if name == "objective" else factors)
+                for name, part in gradient.items()
+            }
+        updates, opt_state = setting.optimizer.update(
+            gradient, state.opt_state, state.params
+        )
+        metrics["grad_norm"] = optax.tree.norm(gradient)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            opt_state=opt_state,
+        )
+        return new_state, metrics
+
+    return step
+
+
+_VIEW = 2**31 - 1

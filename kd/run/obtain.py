@@ -1,0 +1,105 @@
+"""The trained networks that an experiment is made from, trained first if need be."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from kd import config
+from kd.data.task import Corpus, Task
+from kd.errors import UserError
+from kd.experiment import Experiment, Network
+from kd.models import saved
+from kd.networks.load import Found, check_same, sizes
+from kd.networks.place import model_place, with_fingerprints
+
+Train = Callable[[pathlib.Path, Experiment, Corpus], None]
+"""Runs a recipe on a corpus in a folder, or waits for who runs it there."""
+
+
+def key(recipe: Experiment, corpus_fingerprint: str) -> str:
+    """A name for the network that a recipe yields: 12 hexadecimal digits.
+
+    Everything that determines the weights goes in: task, records, tokenizer, model,
+    recipe, seed, and the networks that it is made from. Where the records lie and how
+    often progress is logged do not.
+    """
+    tree = with_fingerprints(config.identity(config.to_json(recipe)))
+    everything = json.dumps([tree, corpus_fingerprint], sort_keys=True)
+    return hashlib.sha256(everything.encode()).hexdigest()[:12]
+
+
+def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
+    """Looks at every network in a place now, not after hours of training another.
+
+    Args:
+        experiment: of the run.
+        directory: of the run, which must not be one of the places.
+
+    Raises:
+        UserError: there is no network, or not the one that is wanted.
+    """
+    networks = {f"teacher {i + 1}": n for i, n in enumerate(experiment.teachers)}
+    if len(networks) == 1:
+        networks = {"teacher": experiment.teachers[0]}
+    if experiment.start is not None:
+        networks["start"] = experiment.start
+    for role, network in networks.items():
+        if not network.place:
+            assert network.recipe is not None
+            check_places(network.recipe, directory)
+            continue
+        place = model_place(network.place)
+        if pathlib.Path(place).resolve() in (
+            directory.resolve(),
+            (directory / "model").resolve(),
+        ):
+            raise UserError(
+                f"{role}: {network.place} is the folder of this run itself; choose "
+                "another folder with RUNS="
+            )
+        saved.fetch(place)
+        found = sizes(Found(place, network.place, network.change))
+        try:
+            experiment.data.check(found, role)
+        except ValueError as error:
+            raise UserError(f"{network.place}: {error}") from error
+        if role == "start" and experiment.student is not None:
+            check_same(experiment.student, found, network.place)
+
+
+def obtain(
+    network: Network,
+    role: str,
+    corpus_of: Callable[[Task], Corpus],
+    runs: pathlib.Path,
+    train: Train,
+    say: Callable[[str], Any],
+) -> Found:
+    """Where a trained network is; its recipe is run if that has not been done.
+
+    Args:
+        network: which.
+        role: what it is for, "teacher" or "start", for what is said.
+        corpus_of: the records of a task.
+        runs: folder of all runs; networks are in its folder `networks`.
+        train: runs a recipe.
+        say: shows a line to the person who waits.
+    """
+    if network.place:
+        place = model_place(network.place)
+        say(f"{role}: {place}")
+        return Found(place, network.place, network.change)
+    recipe = network.recipe
+    assert recipe is not None
+    corpus = corpus_of(recipe.data)
+    name = key(recipe, corpus.fingerprint)
+    directory = runs / "networks" / name
+    if (directory / "summary.json").exists():
+        say(f"{role}: {directory}, trained before")
+    else:
+        say(f"{role}: training it in {directory}")
+        train(directory, recipe, corpus)
+        say(f"{role}: done")
+    return Found(str(directory / "model"), f"its recipe, key {name}", network.change)

@@ -1,0 +1,89 @@
+"""What a finished run leaves behind, besides its log."""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from kd.analysis.transport_plan import transport_plan
+from kd.data.task import Prepared
+from kd.experiment import Experiment
+from kd.models import saved
+from kd.networks.answers import Answers
+from kd.run.fit import Fitted
+from kd.train import metrics_log
+
+
+def write(
+    directory: pathlib.Path,
+    experiment: Experiment,
+    data: Prepared,
+    answers: Answers | None,
+    fitted: Fitted,
+) -> dict[str, Any]:
+    """Writes the network, predictions on dev and a transport plan.
+
+    Returns:
+        The scores of student and teacher, for the summary.
+    """
+    targets, target = data.dev.labels, experiment.data.target
+    exported = experiment.procedure.exported
+    student = fitted.learnt[exported]
+    saved.save(
+        directory / "model",
+        student.network,
+        student.params,
+        labels=experiment.data.labels,
+    )
+    outputs = {"student": student.dev}
+    outputs |= {n: learnt.dev for n, learnt in fitted.learnt.items() if n != exported}
+    if answers is not None:
+        outputs["teacher"] = answers.dev
+        if target.has_classes:
+            plan = transport_plan(
+                experiment.objective, targets, student.dev, answers.dev
+            )
+            np.savez(directory / "plan.npz", allow_pickle=False, **plan)
+    predictions = target.predictions(targets, outputs)
+    np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
+
+    results: dict[str, Any] = {
+        "task": {"name": experiment.data.name} | target.described(),
+        "student": {
+            **target.scores(student.dev, targets),
+            "num_params": _count(student.params),
+            "best": _best(directory, target.main),
+        },
+        "others": {
+            name: {
+                **target.scores(learnt.dev, targets),
+                "num_params": _count(learnt.params),
+            }
+            for name, learnt in fitted.learnt.items()
+            if name != exported
+        },
+        "teacher": None,
+        "fidelity": None,
+    }
+    if answers is not None:
+        results["teacher"] = {
+            **target.scores(answers.dev, targets),
+            "num_params": sum(_count(teacher.params) for teacher in answers.teachers),
+            "source": answers.source,
+        }
+        results["fidelity"] = target.compare(student.dev, answers.dev)
+    return results
+
+
+def _best(directory: pathlib.Path, metric: Any) -> dict[str, Any]:
+    """The best evaluation: selected on the split it is measured on, so optimistic."""
+    log = metrics_log.read(directory / "metrics.jsonl")
+    choose = max if metric.higher_is_better else min
+    rows = (row for row in log if row["split"] == "dev")
+    best = choose(rows, key=lambda row: row[metric.name])
+    return {"metric": metric.name, "value": best[metric.name], "step": best["step"]}
+
+
+def _count(params: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,239 @@
+"""From an experiment to its results: data, networks, training, evaluation, report."""
+
+import datetime
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+
+from kd import config, environment, run_directory
+from kd.data import sources
+from kd.data.task import Corpus, Prepared, Task
+from kd.experiment import Experiment
+from kd.networks import answers, load
+from kd.networks.answers import Answers
+from kd.networks.load import Found
+from kd.networks.place import with_fingerprints
+from kd.report.page import write_page
+from kd.run import results
+from kd.run.fit import fit
+from kd.run.obtain import check_places, obtain
+
+
+class Workspace(NamedTuple):
+    """Where runs take place."""
+
+    runs: pathlib.Path
+    """Folder of all runs; networks made on the way go to its folder `networks`."""
+    scale: str
+    mesh: Mesh
+    say: Callable[[str], Any]
+    """Shows a line to the person who waits."""
+
+
+def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, Any]:
+    """Runs an experiment to its end, or goes on with a run begun before.
+
+    Args:
+        experiment: what to run.
+        name: of the experiment; the run is in `runs/name/seed`.
+        workspace: where.
+
+    Returns:
+        The summary, as in `summary.json`.
+
+    Raises:
+        UserError: bad input, a folder of another run, a loss that is not finite.
+        kd.train.loop.Interrupted: a signal asked to stop.
+    """
+    corpora = _Corpora(workspace.say)
+    corpus = corpora(experiment.data)
+    workspace.say(f"data: {corpus.origin}")
+    directory = workspace.runs / name / str(experiment.seed)
+    return _run_in(directory, experiment, corpus, corpora, name, workspace)
+
+
+class _Corpora:
+    """The records of tasks, each read once."""
+
+    def __init__(self, say: Callable[[str], Any]):
+        self._say = say
+        self._found: list[tuple[Task, Corpus]] = []
+
+    def __call__(self, task: Task) -> Corpus:
+        for known, corpus in self._found:
+            if known == task:
+                return corpus
+        corpus = sources.load(task)
+        if corpus.notice:
+            self._say(corpus.notice)
+        self._found.append((task, corpus))
+        return corpus
+
+
+def _run_in(
+    directory: pathlib.Path,
+    experiment: Experiment,
+    corpus: Corpus,
+    corpora: _Corpora,
+    name: str,
+    workspace: Workspace,
+    *,
+    on_wait: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
+    check_places(experiment, directory)
+    description = _describe(experiment, corpus, name, workspace.scale)
+    with run_directory.claim(directory, description, on_wait=on_wait):
+        finished = directory / "summary.json"
+        if finished.exists():
+            workspace.say(
+                f"{directory}: finished before; remove the folder to run it again"
+            )
+            if not (directory / "report.html").exists():
+                write_page(directory)
+            return run_directory.read_json(finished)
+        started = time.perf_counter()
+        teachers, start = _obtain(experiment, corpora, workspace)
+        data = _prepare(experiment, corpus, directory, teachers, start)
+        begun = start and load.load_start(start, experiment.data, data)
+        told = _ask(experiment, data, teachers, workspace)
+        seconds_teacher = time.perf_counter() - started
+        fitted = fit(
+            experiment,
+            data,
+            begun,
+            told,
+            directory,
+            mesh=workspace.mesh,
+            say=workspace.say,
+        )
+        summary = {
+            "name": name,
+            "seed": experiment.seed,
+            "scale": workspace.scale,
+            "data": {
+                "source": corpus.source,
+                "origin": corpus.origin,
+                "fingerprint": corpus.fingerprint,
+                "num_train": len(data.train),
+                "num_dev": len(data.dev),
+            },
+            **results.write(directory, experiment, data, told, fitted),
+            "speed": {
+                "examples_per_second": round(fitted.examples_per_second, 1),
+                "steps": fitted.num_steps,
+                "seconds_train": round(fitted.seconds, 1),
+                "seconds_teacher": round(seconds_teacher, 1),
+                "seconds_total": round(time.perf_counter() - started, 1),
+            },
+            "versions": environment.versions(),
+            "device": environment.device(),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(
+                timespec="seconds"
+            ),
+        }
+        run_directory.write_json(finished, summary)
+        write_page(directory)
+        shutil.rmtree(directory / "checkpoints")
+        return summary
+
+
+def _obtain(
+    experiment: Experiment, corpora: _Corpora, workspace: Workspace
+) -> tuple[list[Found], Found | None]:
+    """Where the teachers and the start are; they are trained first if need be."""
+
+    def train(directory: pathlib.Path, recipe: Experiment, corpus: Corpus) -> None:
+        _run_in(
+            directory,
+            recipe,
+            corpus,
+            corpora,
+            "network",
+            workspace,
+            on_wait=lambda: workspace.say(
+                f"{directory}: another process is training it; waiting"
+            ),
+        )
+
+    def found(network: Any, role: str) -> Found:
+        return obtain(network, role, corpora, workspace.runs, train, workspace.say)
+
+    several = len(experiment.teachers) > 1
+    teachers = [
+        found(network, f"teacher {i}" if several else "teacher")
+        for i, network in enumerate(experiment.teachers, start=1)
+    ]
+    start = experiment.start and found(experiment.start, "start")
+    return teachers, start
+
+
+def _prepare(
+    experiment: Experiment,
+    corpus: Corpus,
+    directory: pathlib.Path,
+    teachers: list[Found],
+    start: Found | None,
+) -> Prepared:
+    """Inputs as the networks that the run is made from read them."""
+    made_from = [*teachers, *([start] if start else [])]
+    adopt = made_from[0].place if made_from else ""
+    data = experiment.data.prepare(corpus, directory / "model", adopt=adopt)
+    for found in made_from:
+        load.check_preprocessing(found, experiment.data, data, adopt)
+    return data
+
+
+def _ask(
+    experiment: Experiment,
+    data: Prepared,
+    teachers: list[Found],
+    workspace: Workspace,
+) -> Answers | None:
+    """What the teachers say about the data."""
+    if not teachers:
+        return None
+    objective, view = experiment.objective, experiment.view
+    live = experiment.answers == "live"
+    if objective.reads_hidden and not live:
+        live = True
+        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
+        workspace.say(
+            f"teacher: runs in every step, to give {', '.join(readers)} more than "
+            "its logits"
+        )
+    if view is not None and not view.changes_answers and not live:
+        live = True
+        workspace.say("teacher: runs in every step, to see the view of the batch")
+    return answers.consult(
+        [
+            load.load(found, experiment.data, data, experiment.compute_dtype)
+            for found in teachers
+        ],
+        experiment.data.target.ensemble,
+        data,
+        on_train=objective.needs_teacher and not live,
+        mesh=workspace.mesh,
+        cache=workspace.runs / "networks" / "answers",
+        say=workspace.say,
+    )
+
+
+def _describe(
+    experiment: Experiment, corpus: Corpus, name: str, scale: str
+) -> dict[str, Any]:
+    """What `config.json` says: the experiment and the content of its data."""
+    tree = config.to_json(experiment)
+    return {
+        "run": {"name": name, "seed": experiment.seed, "scale": scale},
+        "data": {"source": corpus.source, "fingerprint": corpus.fingerprint},
+        # Paths may change; what lies there may not.
+        "networks": [
+            config.identity(with_fingerprints(tree[role]))
+            for role in ("teachers", "start")
+        ],
+        "experiment": tree,
+    }
