@@ -27,8 +27,12 @@ def experiment(scale: Scale) -> Experiment:
     recipe = sst2_teacher.experiment(scale, COLA)
     student = sst2_ce.experiment(scale)
     if scale == "mini":
-        recipe = dataclasses.replace(recipe, num_steps=1500, evaluate_every=250)
-        student = dataclasses.replace(student, num_steps=1500, evaluate_every=250)
+        recipe = dataclasses.replace(
+            recipe, num_epochs=0, num_steps=1500, evaluate_every=250
+        )
+        student = dataclasses.replace(
+            student, num_epochs=0, num_steps=1500, evaluate_every=250
+        )
     return dataclasses.replace(
         student,
         data=recipe.data,

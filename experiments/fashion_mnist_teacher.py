@@ -11,18 +11,18 @@ Experiments that distil from it train it by themselves the first time they need 
     make exp NAME=fashion_mnist_teacher DATA_DIR=~/data
 """
 
-from kd.data.images import FASHION_MNIST
+from kd.data.images import FASHION_MNIST, ImageTask
 from kd.experiment import Experiment, Scale
 from kd.models.resnet import ResNet
 from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
 
 
-def experiment(scale: Scale) -> Experiment:
-    """Labels alone."""
+def experiment(scale: Scale, task: ImageTask = FASHION_MNIST) -> Experiment:
+    """Labels alone; other tasks of images may take the same recipe."""
     if scale == "paper":
         return Experiment(
-            data=FASHION_MNIST,
+            data=task,
             student=ResNet.resnet56(),
             objective=1.0 * CrossEntropy(),
             optimizer=AdamW(learning_rate=1e-3, warmup=0.05, weight_decay=0.05),
@@ -30,7 +30,7 @@ def experiment(scale: Scale) -> Experiment:
             num_epochs=30,
         )
     return Experiment(
-        data=FASHION_MNIST,
+        data=task,
         student=ResNet.resnet8(stem_stride=2),
         objective=1.0 * CrossEntropy(),
         optimizer=AdamW(learning_rate=3e-3, warmup=0.1, weight_decay=0.05),

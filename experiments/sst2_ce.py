@@ -14,15 +14,17 @@ set than caching would ask about. Mini scale trains one layer of width 64 from s
 import dataclasses
 
 from experiments import sst2_teacher
+from kd.data.glue import SST2
+from kd.data.sentences import TextTask
 from kd.experiment import Experiment, Network, Scale
 from kd.models.bert import Bert
 from kd.networks.change import Layers
 from kd.train.optimizer import AdamW
 
 
-def experiment(scale: Scale) -> Experiment:
-    """Labels alone, with a teacher to compare to."""
-    recipe = sst2_teacher.experiment(scale)
+def experiment(scale: Scale, task: TextTask = SST2, *, length: int = 64) -> Experiment:
+    """Labels alone, with a teacher to compare to; other tasks of text likewise."""
+    recipe = sst2_teacher.experiment(scale, task, length=length)
     if scale == "paper":
         return dataclasses.replace(
             recipe,
@@ -40,12 +42,12 @@ def experiment(scale: Scale) -> Experiment:
             answers="live",
             start=dataclasses.replace(sst2_teacher.MINILM, change=Layers((1, 3))),
             optimizer=dataclasses.replace(recipe.optimizer, learning_rate=1e-4),
-            num_steps=1500,
+            num_steps=1500 if task is SST2 else 0,
         )
     return dataclasses.replace(
         recipe,
         teachers=(Network(recipe=recipe),),
         student=Bert.tiny(
-            num_layers=1, width=64, num_heads=1, mlp_width=256, max_length=64
+            num_layers=1, width=64, num_heads=1, mlp_width=256, max_length=length
         ),
     )

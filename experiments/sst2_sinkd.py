@@ -2,7 +2,7 @@
 
 cui2024sinkhorn, section on the batch-wise reformulation: labels, softened KL and the
 Sinkhorn distance with weights 0.1, 0.9 and 0.8. Paper scale takes the loss as the
-authors' code computes it, a sum over the batch times 0.001; mini scale takes the
+authors' code computes it, a sum over the batch times 0.001; smaller scales take the
 form whose size does not depend on the batch.
 
 One departure from the authors' code, at both scales: a batch holds examples of about
@@ -16,13 +16,15 @@ examples. `ARGS="data.widths=128"` batches at random, padding all to 128 as they
 import dataclasses
 
 from experiments import sst2_kd
+from kd.data.glue import SST2
+from kd.data.sentences import TextTask
 from kd.divergences import SinKD
 from kd.experiment import Experiment, Scale
 
 
-def experiment(scale: Scale) -> Experiment:
+def experiment(scale: Scale, task: TextTask = SST2, *, length: int = 64) -> Experiment:
     """As `sst2_kd`, and the batch-wise Sinkhorn distance."""
-    base = sst2_kd.experiment(scale)
+    base = sst2_kd.experiment(scale, task, length=length)
     sinkd = SinKD(
         temperature=2.0,
         epsilon=0.1,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from kd.data import arrays, cifar, files, idx
+from kd.data import arrays, cifar, files, idx, jpeg
 from kd.data.arrays import Arrays
 from kd.data.task import Corpus, Prepared, Task
 from kd.errors import UserError
@@ -27,14 +27,15 @@ class ImageTask(Task[Arrays]):
     over the training split.
 
     Attributes:
-        layout: of local files: "idx" for those of MNIST, images and labels apart, or
-            "cifar" for the binary version of CIFAR-10.
+        layout: of local files: "idx" for those of MNIST, images and labels apart;
+            "cifar" and "cifar100" for the binary versions of CIFAR-10 and CIFAR-100;
+            "jpeg" for a tar archive of `train/<class>/*.jpg` and `test/<class>/*.jpg`.
     """
 
     tfds_module: ClassVar[str] = "image_classification"
 
     tfds_splits: tuple[str, str] = ("train", "test")
-    layout: Literal["idx", "cifar"] = "idx"
+    layout: Literal["idx", "cifar", "cifar100", "jpeg"] = "idx"
 
     @property
     def local_file(self) -> str:
@@ -42,6 +43,10 @@ class ImageTask(Task[Arrays]):
 
     def _file_names(self) -> tuple[list[str], list[str]]:
         """Files of train and of dev."""
+        if self.layout == "jpeg":
+            return [f"{self.name}.tar"], [f"{self.name}.tar"]
+        if self.layout == "cifar100":
+            return ["train.bin"], ["test.bin"]
         if self.layout == "cifar":
             return [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
         train, dev = (
@@ -51,6 +56,13 @@ class ImageTask(Task[Arrays]):
         return train, dev
 
     def read_local(self, directory: Path) -> tuple[Arrays, Arrays]:
+        if self.layout == "jpeg":
+            path, content = files.read(directory, self.name, self._file_names()[0][0])
+            train, dev = (
+                Arrays(*jpeg.parse(path, content, part, self.labels))
+                for part in ("train", "test")
+            )
+            return train, dev
         train, dev = (
             self._parse([files.read(directory, self.name, name) for name in names])
             for names in self._file_names()
@@ -63,8 +75,12 @@ class ImageTask(Task[Arrays]):
         return train, dev
 
     def _parse(self, found: list[tuple[Path, bytes]]) -> Arrays:
-        if self.layout == "cifar":
-            parts = [(path, *cifar.parse(path, content)) for path, content in found]
+        if self.layout in ("cifar", "cifar100"):
+            before = 1 if self.layout == "cifar100" else 0  # the coarse class
+            parts = [
+                (path, *cifar.parse(path, content, skip=before))
+                for path, content in found
+            ]
         else:
             (path_of_images, pixels), (path, classes) = found
             images = idx.parse(path_of_images, pixels, num_axes=3)
@@ -106,6 +122,22 @@ _CIFAR10 = (
     "truck",
 )  # fmt: skip
 
+_CIFAR100 = (
+    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle",
+    "bicycle", "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can",
+    "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud",
+    "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin",
+    "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo",
+    "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man",
+    "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange",
+    "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain",
+    "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
+    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail",
+    "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table",
+    "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip",
+    "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+)  # fmt: skip
+
 FASHION_MNIST = ImageTask(
     name="fashion-mnist",
     target=Classes((
@@ -139,6 +171,25 @@ CIFAR10 = ImageTask(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 )  # fmt: skip
 """Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev.
+
+Source: krizhevsky2009cifar; scored by accuracy.
+"""
+
+CIFAR10_JPEG = ImageTask(name="cifar10-jpeg", target=Classes(_CIFAR10), layout="jpeg")
+"""A copy of CIFAR-10 whose images have gone through JPEG: same splits, other pixels.
+
+Accuracies on it are not comparable with those on CIFAR-10.
+"""
+
+CIFAR100 = ImageTask(
+    name="cifar-100-binary",
+    target=Classes(_CIFAR100),
+    layout="cifar100",
+    tfds="cifar100",
+    url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+)
+"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev, 100
+classes, the fine ones.
 
 Source: krizhevsky2009cifar; scored by accuracy.
 """
