@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd.divergences.absolute import absolute_difference
 from kd.divergences.divergence import Divergence
 from kd.divergences.softened import (
     Rescaled,
@@ -31,7 +32,9 @@ class FDivergence(Rescaled, Divergence):
     divergence stops growing and its gradient vanishes.
 
     Args:
-        generator: f, elementwise, convex on the positive numbers, f(1) = 0.
+        generator: f, elementwise, convex on the positive numbers, f(1) = 0. Of one
+            with an absolute value JAX takes 1 for the slope at 0;
+            `kd.divergences.absolute` has one with 0.
         at_zero: the limit of f(t) at 0, taken where the teacher rules a class out.
             By default the class counts as the smallest ratio.
         at_infinity: the limit of f(t) / t, taken where the student does. By default
@@ -76,7 +79,7 @@ class TotalVariation(Softened, Divergence):
 
         losses_i = 1/2 sum_v |p_iv - q_iv|
 
-    Between 0 and 1. At p = q the subgradient 0 is taken. No factor of the
+    Between 0 and 1. Where p_iv = q_iv the subgradient 0 is taken. No factor of the
     temperature is applied.
 
     Source: wen2023fdistill, eq. 9. The "sample-wise Sinkhorn" ablation of the SinKD
@@ -89,7 +92,7 @@ class TotalVariation(Softened, Divergence):
     def rows(self, student, teacher, where):
         del where
         p, q = jnp.exp(self.soften(student)), jnp.exp(self.soften(teacher))
-        return 0.5 * jnp.abs(p - q).sum(axis=-1)
+        return 0.5 * absolute_difference(p, q).sum(axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

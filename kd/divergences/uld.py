@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from kd.divergences.absolute import absolute_difference
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
 
 
@@ -40,7 +41,7 @@ class ULD(CrossTokenizerLoss):
         q = _sorted(teacher[:, :length] / self.teacher_temperature)
         # One of the two has more classes; its rest is compared with 0.
         size = min(p.shape[-1], q.shape[-1])
-        distances = jnp.sum(jnp.abs(p[..., :size] - q[..., :size]), axis=-1)
+        distances = jnp.sum(absolute_difference(p[..., :size], q[..., :size]), axis=-1)
         distances += jnp.sum(p[..., size:], axis=-1) + jnp.sum(q[..., size:], axis=-1)
         num_pairs = jnp.maximum(jnp.sum(both, axis=1), 1)
         return jnp.sum(distances, axis=1, where=both) / num_pairs
