@@ -28,7 +28,8 @@ class FDivergence(Rescaled, Divergence):
 
     f(t) = t log t gives `KL`, -log t `ReverseKL`, |t - 1| / 2 `TotalVariation` and
     (t log t - (t + 1) log((t + 1) / 2)) / 2 `JS`; those have no trouble with extreme
-    logits. Here the ratio is held between e^-44 and e^44 (in float32): beyond, the
+    logits. Here the ratio is held between e^-44 and e^44 (in float32), or where f or
+    its slope leaves the numbers of the dtype if that comes first: beyond, the
     divergence stops growing and its gradient vanishes.
 
     Args:
@@ -58,8 +59,7 @@ class FDivergence(Rescaled, Divergence):
     def rows(self, student, teacher, where):
         del where
         log_p, log_q = without_impossible(self.soften(student), self.soften(teacher))
-        bound = largest_exponent(student)
-        log_ratio = jnp.clip(log_q - log_p, -bound, bound)
+        log_ratio = jnp.clip(log_q - log_p, *self._reach(student.dtype))
         # The larger of the two is trusted where the ratio is held.
         weight = jnp.exp(jnp.where(log_q > log_p, log_q - log_ratio, log_p))
         terms = weight * self.generator(jnp.exp(log_ratio))
@@ -71,6 +71,27 @@ class FDivergence(Rescaled, Divergence):
             q = jnp.maximum(jnp.exp(log_q), smallest)
             terms = jnp.where(log_p == -jnp.inf, q * self.at_infinity, terms)
         return self.factor * jnp.sum(terms, axis=-1)
+
+    def _reach(self, dtype: jnp.dtype) -> tuple[float, float]:
+        """The range of log ratios, around 0, in which nothing overflows."""
+        with jax.ensure_compile_time_eval():
+            bound = largest_exponent(jnp.zeros((), dtype))
+            log_ratios = jnp.linspace(-bound, bound, 2 * _STEPS + 1, dtype=dtype)
+            ratios = jnp.exp(log_ratios)
+            found, slopes = jax.jvp(self.generator, (ratios,), (jnp.ones_like(ratios),))
+            # With room for temperature^2, weights and a sum: the gradient multiplies
+            # them with f before it does with the probability.
+            most = float(jnp.finfo(dtype).max) / 2**24
+            largest = jnp.abs(jnp.stack([found, slopes, ratios * slopes])).max(axis=0)
+            held = (largest < most).at[_STEPS].set(True).tolist()  # False of NaN
+            log_ratios = log_ratios.tolist()
+        below = next((i for i in range(_STEPS, -1, -1) if not held[i]), -1) + 1
+        above = next((i for i in range(_STEPS, len(held)) if not held[i]), len(held))
+        return log_ratios[below], log_ratios[above - 1]
+
+
+_STEPS = 1024
+"""In which the reach of a generator is looked for, upwards and downwards."""
 
 
 @dataclasses.dataclass(frozen=True)

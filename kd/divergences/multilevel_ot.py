@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from kd.divergences.absolute import absolute_difference
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
-from kd.divergences.softened import cross_entropy
+from kd.divergences.softened import cross_entropy, log_softmax
+from kd.divergences.transport import check_resolved
 from kd.transport import solver
 from kd.transport.cost import L1
 
@@ -92,10 +93,11 @@ class MultiLevelOT(CrossTokenizerLoss):
             )
 
     def compare(self, student, teacher, kept, teacher_kept):
+        check_resolved("MultiLevelOT", self.epsilon, student.dtype, 2.0)
         length = max(kept.shape[1], teacher_kept.shape[1])
         kept, teacher_kept = _pad(kept, length), _pad(teacher_kept, length)
-        log_p = jax.nn.log_softmax(_scaled(student) / self.student_temperature)
-        log_q = jax.nn.log_softmax(_scaled(teacher) / self.teacher_temperature)
+        log_p = log_softmax(_scaled(student), self.student_temperature)
+        log_q = log_softmax(_scaled(teacher), self.teacher_temperature)
         log_p, log_q = _pad(log_p, length), _pad(log_q, length)
         p = jnp.where(kept[..., None], jnp.exp(log_p), 0)
         q = jnp.where(teacher_kept[..., None], jnp.exp(log_q), 0)
