@@ -4,11 +4,11 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kd.features.feature import VectorLoss
 from kd.features.layers import Misfit
-from kd.features.norms import norm, scaled, unit
+from kd.features.norms import gram, norm, scaled, unit
 from kd.features.projection import fitted, fitting_parameters
 
 
@@ -57,13 +57,25 @@ class NormAndDirection(VectorLoss):
         if self.class_means:
             means = jnp.asarray(self.class_means, student.dtype)[labels]
         else:
-            together = (labels[:, None] == labels[None]) & where[None]
-            # Sums have the directions of means.
-            means = together.astype(student.dtype) @ scaled(teacher, axis=None)[0]
-        # Both at the scale of the longer, so that products stay finite.
+            means = _sums_of_classes(teacher, labels, where)
+        # At one scale, the larger: the square of a length would not be finite, and it
+        # is what the gradient of a quotient divides by.
+        both = scaled(jnp.concatenate([student, teacher], axis=1))[0]
+        student, teacher = jnp.split(both, 2, axis=1)
         size = jnp.maximum(norm(student), norm(teacher))
         reach = student / jnp.where(size > 0, size, 1)[:, None]
         return 1 - jnp.sum(reach * unit(means), axis=1)
+
+
+def _sums_of_classes(
+    features: Float[Array, "b d"], labels: Int[Array, "b"], where: Bool[Array, "b"]
+) -> Float[Array, "b d"]:
+    """For every row the direction of its class: the sum at a scale of its own."""
+    together = (labels[:, None] == labels[None]) & where[None]
+    largest = jnp.max(jnp.abs(features), axis=1)
+    size = jnp.max(jnp.where(together, largest, 0), axis=1)
+    size = jnp.maximum(size, jnp.finfo(features.dtype).tiny)
+    return gram(jnp.where(together, 1 / size[:, None], 0), features.T)
 
 
 def class_means(

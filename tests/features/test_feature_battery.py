@@ -12,6 +12,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import reference_features as reference
+from conftest import OPTIMIZED
 
 import kd.features
 from kd.features import (
@@ -53,6 +54,8 @@ class Case(NamedTuple):
     """Parameters at which equal features give 0; None where there are none such."""
     signed: bool = False
     """Whether it may be negative."""
+    scale_free: bool = False
+    """Whether neither side's scale matters, where the widths are equal."""
     learned: Callable | None = None
     """What the parameters learn from, where that is not the definition."""
 
@@ -62,8 +65,16 @@ IDENTITY = {"kernel": np.eye(4, dtype=np.float32), "bias": np.zeros(4, np.float3
 LOSSES = [
     Case(Hints(), reference.hints, at_equal=IDENTITY),
     Case(NormalizedMSE(), reference.normalized_mse),  # projects
-    Case(NormalizedMSE(), reference.normalized_mse, widths=(4, 4), at_equal=()),
-    Case(AttentionTransfer(), reference.attention_transfer, at_equal=()),
+    Case(
+        NormalizedMSE(),
+        reference.normalized_mse,
+        widths=(4, 4),
+        at_equal=(),
+        scale_free=True,
+    ),
+    Case(
+        AttentionTransfer(), reference.attention_transfer, at_equal=(), scale_free=True
+    ),
     Case(AttentionMSE(), reference.attention_mse, widths=(2, 2), at_equal=()),
     Case(
         AttentionMSE(heads="mean"),
@@ -71,23 +82,33 @@ LOSSES = [
         widths=(1, 2),
         at_equal=(),
     ),
-    Case(NST(), reference.nst, at_equal=()),
+    Case(NST(), reference.nst, at_equal=(), scale_free=True),
     Case(VID(), reference.vid, signed=True),
     Case(
         SimilarityPreserving(),
         reference.similarity_preserving,
         coupled=True,
         at_equal=(),
+        scale_free=True,
     ),
     Case(
         CosineDifference(),
         reference.cosine_difference,
         coupled=True,
         at_equal=(),
+        scale_free=True,
     ),
-    Case(RKDDistance(), reference.rkd_distance, coupled=True, at_equal=()),
-    Case(RKDAngle(), reference.rkd_angle, coupled=True, at_equal=()),
-    Case(PKT(), reference.pkt("cosine", "kl"), coupled=True, at_equal=()),
+    Case(
+        RKDDistance(),
+        reference.rkd_distance,
+        coupled=True,
+        at_equal=(),
+        scale_free=True,
+    ),
+    Case(RKDAngle(), reference.rkd_angle, coupled=True, at_equal=(), scale_free=True),
+    Case(
+        PKT(), reference.pkt("cosine", "kl"), coupled=True, at_equal=(), scale_free=True
+    ),
     Case(
         PKT(kernel="both", divergence="jeffreys"),
         reference.pkt("both", "jeffreys"),
@@ -95,9 +116,13 @@ LOSSES = [
         at_equal=(),
     ),
     Case(CRD(width=3), reference.crd, coupled=True),
-    Case(CKA(), reference.cka, coupled=True, at_equal=()),
+    Case(CKA(), reference.cka, coupled=True, at_equal=(), scale_free=True),
     Case(
-        DistanceCorrelation(), reference.distance_correlation, coupled=True, at_equal=()
+        DistanceCorrelation(),
+        reference.distance_correlation,
+        coupled=True,
+        at_equal=(),
+        scale_free=True,
     ),
     Case(
         EmbeddingCompression(width=3),
@@ -105,7 +130,12 @@ LOSSES = [
         coupled=True,
         learned=reference.compressed_labels,
     ),
-    Case(NormAndDirection(), reference.norm_and_direction(), coupled=True),  # projects
+    Case(
+        NormAndDirection(),
+        reference.norm_and_direction(),
+        coupled=True,
+        scale_free=True,
+    ),  # projects
     Case(NormAndDirection(class_means=MEANS), reference.norm_and_direction(MEANS)),
     Case(
         WassersteinDependency(width=5),
@@ -320,6 +350,36 @@ def test_extreme_features_stay_finite(case, size, who):
     if who != "student":
         teacher *= np.float32(size)
     assert finite(evaluate(case.loss, parameters(case), student, teacher))
+
+
+SCALE_FREE = [case for case in LOSSES if case.scale_free]
+
+
+@pytest.mark.parametrize("options", [{}, OPTIMIZED], ids=["", "optimized"])
+@pytest.mark.parametrize("power", [-100, -66, 63, 90])
+@pytest.mark.parametrize("case", SCALE_FREE, ids=named)
+def test_features_of_any_scale_are_as_of_scale_1(case, power, options):
+    student, teacher = features(case, 6, equal=True)
+    scale = np.float32(2.0**power)
+
+    @functools.partial(jax.jit, compiler_options=options)
+    def value_and_gradient(student, teacher):
+        def total(student):
+            where = jnp.ones(ROWS, bool)
+            labels = jnp.asarray(LABELS)
+            losses = call(case.loss, (), student, teacher, labels, where)
+            return losses @ WEIGHTS, losses
+
+        gradient, losses = jax.grad(total, has_aux=True)(student)
+        return losses, gradient
+
+    expected, slope = jax.device_get(value_and_gradient(student, teacher))
+    losses, gradient = jax.device_get(
+        value_and_gradient(scale * student, scale * teacher)
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    size = np.abs(slope).max()
+    np.testing.assert_allclose(scale * gradient, slope, rtol=1e-4, atol=1e-5 * size)
 
 
 @every_loss
