@@ -12,7 +12,7 @@ from kd.divergences import ATKD, DKD
 from kd.features import NormAndDirection
 from kd.objective import CrossEntropy
 
-STUDENT, TEACHER = np.float32(np.random.default_rng(0).normal(size=(2, 5, 3)))
+STUDENT, TEACHER = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
 MEANS = tuple(map(tuple, np.eye(3).tolist()))
 
 LOSSES = {
@@ -60,7 +60,9 @@ def test_no_class_is_nan_or_masked(name, masked, label, options):
     if name != "atkd":
         others = np.arange(5) != 2
         for found, whole in zip((losses, gradient), expected, strict=True):
-            np.testing.assert_allclose(found[others], whole[others], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                found[others], whole[others], rtol=1e-5, atol=1e-6
+            )
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -55,7 +55,7 @@ def test_total_variation_where_a_class_agrees(loss, temperature, options):
         return jax.value_and_grad(lambda s: loss(s, teacher).sum())(student)
 
     value, gradient = value_and_gradient(student)
-    p = np.exp(np.float64([1, 0, 2]) / temperature)
+    p = np.exp(np.array([1.0, 0.0, 2.0]) / temperature)
     p /= p.sum()
     slope = np.array([0, -0.5, 0.5])
     np.testing.assert_allclose(value, p[2] - p[1], rtol=1e-5)

@@ -60,7 +60,7 @@ def test_gradients_are_bounded_and_lead_down(loss, shape, level, options):
 def test_what_is_computed_at_a_constant_row(level, options):
     shape = (4, 5)
     teacher = teacher_logits(shape)
-    q = np.float64(jax.nn.softmax(teacher))
+    q = np.asarray(jax.nn.softmax(teacher), np.float64)
     centred = q - q.mean(axis=1, keepdims=True)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True)
     value, gradient = both(

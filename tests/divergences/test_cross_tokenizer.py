@@ -221,12 +221,14 @@ def test_classes_ruled_out_by_one_side_are_as_good_as_absent(
     student, teacher, kept, teacher_kept = answers()
     left = [student[..., : 3 if side != "teacher" else None],
             teacher[..., : 2 if side != "student" else None]]  # fmt: skip
-    expected = value_and_gradient(loss, *left, kept, teacher_kept)
+    expected = value_and_gradient(loss, left[0], left[1], kept, teacher_kept)
     ruled_out = [
         np.where(np.arange(whole.shape[-1]) < part.shape[-1], whole, -np.inf)
         for whole, part in zip((student, teacher), left, strict=True)
     ]
-    losses, gradient = value_and_gradient(loss, *ruled_out, kept, teacher_kept)
+    losses, gradient = value_and_gradient(
+        loss, ruled_out[0], ruled_out[1], kept, teacher_kept
+    )
     np.testing.assert_allclose(losses, expected[0], rtol=1e-12)
     size = left[0].shape[-1]
     np.testing.assert_allclose(gradient[..., :size], expected[1], rtol=1e-9, atol=1e-14)
