@@ -236,13 +236,27 @@ def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:
     return jnp.sum(values, where=where) / jnp.maximum(jnp.sum(where), 1)
 
 
+def nan_without_class(
+    losses: Float[Array, "b"], labels: Int[Array, "b"], num_classes: int
+) -> Float[Array, "b"]:
+    """The losses, but NaN in value and gradient where a label is not in [0, v).
+
+    Indexing counts negative labels from the last class, and a one-hot vector has no 1:
+    what is computed then looks like a loss.
+    """
+    is_class = (labels >= 0) & (labels < num_classes)
+    return losses * jnp.where(is_class, 1, jnp.nan).astype(losses.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class CrossEntropy(Loss):
     """Cross-entropy of the student with the labels.
 
         loss_i = -log softmax(s_i)[y_i]
 
-    Reads `batch["labels"]` [b], integers in [0, v); nats per example.
+    Reads `batch["labels"]` [b], integers in [0, v); nats per example. Any other label,
+    such as the -1 of an example without, gives NaN, and so does its gradient: what
+    leaves an example out is `batch["mask"]`, and labels on masked rows may be anything.
     """
 
     name = "ce"
@@ -265,6 +279,7 @@ class CrossEntropy(Loss):
             student = jnp.where(where[:, None], student, 0)
             labels = jnp.where(where, labels, 0)
         losses = optax.softmax_cross_entropy_with_integer_labels(student, labels)
+        losses = nan_without_class(losses, labels, student.shape[-1])
         return losses if where is None else jnp.where(where, losses, 0)
 
 

@@ -5,6 +5,12 @@ distance |a - b|^2, and summed up in that form: nothing cancels where it is smal
 and every entry has its non-negative share. A vector that does not vary is normalised
 to 0, at a distance of 1/2 from every other and of 0 from another such; one of a norm
 below 1e-8 counts as shorter than it is.
+
+Where a vector x of the student does not vary (all of a head that starts at 0) a
+correlation has no derivative, since nearby it is anything from -1 to 1. There the
+gradient is that of |a / |x| - b / |b||^2 / 2, of the centred a and b but the length of
+x itself, held constant: the student is pulled the teacher's way, with a strength that
+the scale of x sets. Where the teacher does not vary it is 0.
 """
 
 import dataclasses
@@ -55,6 +61,9 @@ class DIST(Rescaled, Divergence):
     columns a, b. Asks for the same relations between classes and between examples,
     not for the same probabilities.
 
+    Where all logits of an example are equal, or those of all examples, the distance
+    there is 1/2 and the gradient the bounded one of this file's first lines.
+
     Args:
         inter: weight of the relations between the classes of an example.
         intra: weight of the relations between the examples in a class.
@@ -93,7 +102,9 @@ class RankCorrelation(Divergence):
         losses_i = 1 - pearson(rank(s_i), rank(t_i))
 
     Between 0 and 2. As the softness tends to 0 the ranks tend to the true ones and
-    their gradient to 0. Needs memory for b v^2 numbers.
+    their gradient to 0. Where all logits of an example are equal the loss is 1/2 and
+    its gradient the bounded one of this file's first lines. Needs memory for b v^2
+    numbers.
 
     Args:
         softness: of the ranks, positive, in units of the logits.
@@ -138,11 +149,25 @@ def _present(
 def _centre(
     values: Float[Array, "b v"], weights: Float[Array, "..."], axis: int
 ) -> Float[Array, "b v"]:
-    """Values less their mean along an axis, 0 where the weight is."""
+    """Values less their mean along an axis, 0 where the weight is.
+
+    Exactly 0 where they do not vary by more than rounding; the gradient there is of
+    that difference divided by their length, a constant.
+    """
     weights = jnp.broadcast_to(weights, values.shape)
     count = jnp.maximum(jnp.sum(weights, axis, keepdims=True), 1)
     mean = jnp.sum(weights * values, axis, keepdims=True) / count
-    return weights * (values - mean)
+    centred = weights * (values - mean)
+    # Their own differences are exact; their mean is not.
+    fixed, counted = jax.lax.stop_gradient(values), weights > 0
+    highest, lowest = (
+        of(fixed, axis, keepdims=True, where=counted, initial=start)
+        for of, start in ((jnp.max, -jnp.inf), (jnp.min, jnp.inf))
+    )
+    varies = highest - lowest > 4 * jnp.finfo(values.dtype).eps * jnp.abs(highest)
+    length = jnp.sqrt(jnp.sum(weights * jnp.square(fixed), axis, keepdims=True))
+    nothing = centred - jax.lax.stop_gradient(centred)
+    return jnp.where(varies, centred, nothing / jnp.where(length > 0, length, 1))
 
 
 def _squares(
@@ -152,7 +177,8 @@ def _squares(
 
     def normalize(values):
         squared = jnp.sum(jnp.square(values), axis, keepdims=True)
-        return values / jnp.sqrt(jnp.maximum(squared, 1e-16))
+        squared = jnp.where(squared > 0, jnp.maximum(squared, 1e-16), 1)
+        return values / jnp.sqrt(squared)
 
     return 0.5 * jnp.square(normalize(a) - normalize(b))
 

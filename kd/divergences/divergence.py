@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from kd.objective import Loss
+from kd.objective import Loss, nan_without_class
 from kd.types import Batch, Metrics, Outputs, Params
 
 
@@ -106,7 +106,8 @@ class LabelledDivergence(Loss):
         Args:
             student: logits, any float dtype.
             teacher: logits of the same shape.
-            labels: class of every row, in [0, v); anything on masked rows.
+            labels: class of every row, in [0, v); anything on masked rows. On others
+                what is out of range gives NaN.
             where: True on the rows to keep; the others give 0 and take no part.
 
         Returns:
@@ -116,10 +117,11 @@ class LabelledDivergence(Loss):
             ValueError: the shapes of student and teacher differ.
         """
         student, teacher = _prepare(type(self).__name__, student, teacher, where)
-        if where is None:
-            return self.rows(student, teacher, labels, None)
-        labels = jnp.where(where, labels, 0)
-        return jnp.where(where, self.rows(student, teacher, labels, where), 0)
+        if where is not None:
+            labels = jnp.where(where, labels, 0)
+        losses = self.rows(student, teacher, labels, where)
+        losses = nan_without_class(losses, labels, student.shape[-1])
+        return losses if where is None else jnp.where(where, losses, 0)
 
     @abc.abstractmethod
     def rows(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd.divergences.absolute import absolute_difference
 from kd.divergences.divergence import Divergence
 from kd.divergences.softened import (
     Rescaled,
@@ -27,11 +28,14 @@ class FDivergence(Rescaled, Divergence):
 
     f(t) = t log t gives `KL`, -log t `ReverseKL`, |t - 1| / 2 `TotalVariation` and
     (t log t - (t + 1) log((t + 1) / 2)) / 2 `JS`; those have no trouble with extreme
-    logits. Here the ratio is held between e^-44 and e^44 (in float32): beyond, the
+    logits. Here the ratio is held between e^-44 and e^44 (in float32), or where f or
+    its slope leaves the numbers of the dtype if that comes first: beyond, the
     divergence stops growing and its gradient vanishes.
 
     Args:
-        generator: f, elementwise, convex on the positive numbers, f(1) = 0.
+        generator: f, elementwise, convex on the positive numbers, f(1) = 0. Of one
+            with an absolute value JAX takes 1 for the slope at 0;
+            `kd.divergences.absolute` has one with 0.
         at_zero: the limit of f(t) at 0, taken where the teacher rules a class out.
             By default the class counts as the smallest ratio.
         at_infinity: the limit of f(t) / t, taken where the student does. By default
@@ -55,8 +59,7 @@ class FDivergence(Rescaled, Divergence):
     def rows(self, student, teacher, where):
         del where
         log_p, log_q = without_impossible(self.soften(student), self.soften(teacher))
-        bound = largest_exponent(student)
-        log_ratio = jnp.clip(log_q - log_p, -bound, bound)
+        log_ratio = jnp.clip(log_q - log_p, *self._reach(student.dtype))
         # The larger of the two is trusted where the ratio is held.
         weight = jnp.exp(jnp.where(log_q > log_p, log_q - log_ratio, log_p))
         terms = weight * self.generator(jnp.exp(log_ratio))
@@ -69,6 +72,27 @@ class FDivergence(Rescaled, Divergence):
             terms = jnp.where(log_p == -jnp.inf, q * self.at_infinity, terms)
         return self.factor * jnp.sum(terms, axis=-1)
 
+    def _reach(self, dtype: jnp.dtype) -> tuple[float, float]:
+        """The range of log ratios, around 0, in which nothing overflows."""
+        with jax.ensure_compile_time_eval():
+            bound = largest_exponent(jnp.zeros((), dtype))
+            log_ratios = jnp.linspace(-bound, bound, 2 * _STEPS + 1, dtype=dtype)
+            ratios = jnp.exp(log_ratios)
+            found, slopes = jax.jvp(self.generator, (ratios,), (jnp.ones_like(ratios),))
+            # With room for temperature^2, weights and a sum: the gradient multiplies
+            # them with f before it does with the probability.
+            most = float(jnp.finfo(dtype).max) / 2**24
+            largest = jnp.abs(jnp.stack([found, slopes, ratios * slopes])).max(axis=0)
+            held = (largest < most).at[_STEPS].set(True).tolist()  # False of NaN
+            log_ratios = log_ratios.tolist()
+        below = next((i for i in range(_STEPS, -1, -1) if not held[i]), -1) + 1
+        above = next((i for i in range(_STEPS, len(held)) if not held[i]), len(held))
+        return log_ratios[below], log_ratios[above - 1]
+
+
+_STEPS = 1024
+"""In which the reach of a generator is looked for, upwards and downwards."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TotalVariation(Softened, Divergence):
@@ -76,7 +100,7 @@ class TotalVariation(Softened, Divergence):
 
         losses_i = 1/2 sum_v |p_iv - q_iv|
 
-    Between 0 and 1. At p = q the subgradient 0 is taken. No factor of the
+    Between 0 and 1. Where p_iv = q_iv the subgradient 0 is taken. No factor of the
     temperature is applied.
 
     Source: wen2023fdistill, eq. 9. The "sample-wise Sinkhorn" ablation of the SinKD
@@ -89,7 +113,7 @@ class TotalVariation(Softened, Divergence):
     def rows(self, student, teacher, where):
         del where
         p, q = jnp.exp(self.soften(student)), jnp.exp(self.soften(teacher))
-        return 0.5 * jnp.abs(p - q).sum(axis=-1)
+        return 0.5 * absolute_difference(p, q).sum(axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

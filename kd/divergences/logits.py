@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -57,7 +58,7 @@ class Standardized(Divergence):
 
     The student then only has to match the shape of the teacher's logits, not their
     scale. Classes with a logit of -inf stay so and do not count; logits that are all
-    equal become 0.
+    equal become 0, and have the gradient of logits that are only centred.
 
     Args:
         divergence: what compares the standardised logits; its temperature is the
@@ -86,7 +87,12 @@ class Standardized(Divergence):
         num_classes = jnp.sum(counted, axis=-1, keepdims=True)
         values = jnp.where(counted, logits, 0)
         mean = jnp.sum(values, axis=-1, keepdims=True) / jnp.maximum(num_classes, 1)
+        # Of equal logits the mean may be off by rounding, which is no deviation.
+        highest = jnp.max(logits, axis=-1, keepdims=True)
+        lowest = jnp.min(logits, axis=-1, keepdims=True, where=counted, initial=jnp.inf)
         centred = jnp.where(counted, values - mean, 0)
+        nothing = centred - jax.lax.stop_gradient(centred)
+        centred = jnp.where(highest > lowest, centred, nothing)
         variance = jnp.sum(jnp.square(centred), axis=-1, keepdims=True) / jnp.maximum(
             num_classes - self.correction, 1
         )

@@ -6,8 +6,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from kd.divergences.absolute import absolute_difference
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
-from kd.divergences.softened import cross_entropy
+from kd.divergences.softened import cross_entropy, log_softmax
+from kd.divergences.transport import check_resolved
 from kd.transport import solver
 from kd.transport.cost import L1
 
@@ -26,7 +28,9 @@ class MultiLevelOT(CrossTokenizerLoss):
     for each pair of sequences, with l the length of the shorter answer and P the plan
     of `num_iters` Sinkhorn iterations with equal masses on the student's positions
     and on the teacher's. The classes c_k are those with the most mass in all of the
-    teacher's answer, a_k are matched to them, the same at all positions.
+    teacher's answer, a_k are matched to them, the same at all positions. A class ruled
+    out (logit -inf) in all of an answer is as good as absent. The logarithmic term is
+    infinite where a_k is ruled out at one position of several, and c_k is not.
 
     Args:
         student_temperature: softens the student's predictions.
@@ -34,7 +38,7 @@ class MultiLevelOT(CrossTokenizerLoss):
         skip_student_eos: leave out the student's last prediction.
         skip_teacher_eos: leave out the teacher's.
         num_classes: classes of the teacher that are compared; no more than the
-            smaller vocabulary has.
+            smaller vocabulary has, of what is not ruled out.
         matching: "rank" takes for a_k the student's class with the k-th most mass in
             its answer, "greedy" for k = 1, 2, ... the class not yet taken with the
             least sum_j |p_ja - q_jk|, with 0 for positions that one of the two has
@@ -89,29 +93,38 @@ class MultiLevelOT(CrossTokenizerLoss):
             )
 
     def compare(self, student, teacher, kept, teacher_kept):
+        check_resolved("MultiLevelOT", self.epsilon, student.dtype, 2.0)
         length = max(kept.shape[1], teacher_kept.shape[1])
         kept, teacher_kept = _pad(kept, length), _pad(teacher_kept, length)
-        log_p = jax.nn.log_softmax(_scaled(student) / self.student_temperature)
-        log_q = jax.nn.log_softmax(_scaled(teacher) / self.teacher_temperature)
+        log_p = log_softmax(_scaled(student), self.student_temperature)
+        log_q = log_softmax(_scaled(teacher), self.teacher_temperature)
         log_p, log_q = _pad(log_p, length), _pad(log_q, length)
         p = jnp.where(kept[..., None], jnp.exp(log_p), 0)
         q = jnp.where(teacher_kept[..., None], jnp.exp(log_q), 0)
 
         padded_to = jnp.sum(jnp.any(kept | teacher_kept, axis=0))
         num_classes = min(self.num_classes, p.shape[-1], q.shape[-1])
-        classes = self._of_most_mass(q, num_classes)
-        q, log_q = _select(q, classes), _select(log_q, classes)
+        theirs = self._of_most_mass(q, num_classes)
+        possible = _possible(log_p, kept)
         if self.matching == "rank":
-            classes = self._of_most_mass(p, num_classes)
+            ours = self._of_most_mass(p, num_classes)
         else:
             # The authors confuse the length of the answers with the number of classes.
             limit = padded_to if self.convention == "faithful" else p.shape[-1]
-            possible = jnp.any((log_p > -jnp.inf) & kept[..., None], axis=1)
-            classes = jax.vmap(_greedily, (0, 0, 0, None))(p, q, possible, limit)
-        p, log_p = _select(p, classes), _select(log_p, classes)
+            ours = jax.vmap(_greedily, (0, 0, 0, None))(
+                p, _select(q, theirs), possible, limit
+            )
+        if self.convention == "invariant":
+            # Of classes that only one side has, neither is compared.
+            teacher_possible = _possible(log_q, teacher_kept)
+            exist = _chosen(possible, ours) & _chosen(teacher_possible, theirs)
+            ours = jnp.where(exist, ours, p.shape[-1])
+            theirs = jnp.where(exist, theirs, q.shape[-1])
+        p, log_p = _select(p, ours), _select(log_p, ours)
+        q, log_q = _select(q, theirs), _select(log_q, theirs)
 
         both = kept & teacher_kept
-        absolute = _mean(jnp.sum(jnp.abs(p - q), axis=-1), both)
+        absolute = _mean(jnp.sum(absolute_difference(p, q), axis=-1), both)
         if self.convention == "faithful":
             span = jnp.broadcast_to(jnp.arange(length) < padded_to, kept.shape)
             again_p, again_q = jax.nn.log_softmax(p), jax.nn.log_softmax(q)
@@ -181,6 +194,16 @@ def _scaled(logits):
     # sqrt has no finite gradient at 0.
     deviation = jnp.sqrt(jnp.where(variance > 0, variance, 1)) * (variance > 0)
     return jnp.where(counted, values / (deviation + 1e-4), -jnp.inf)
+
+
+def _possible(log_p, kept):
+    """Which classes [b, v] an answer does not rule out at all of its positions."""
+    return jnp.any((log_p > -jnp.inf) & kept[..., None], axis=1)
+
+
+def _chosen(possible, classes):
+    """Whether classes [b, k] are possible; False for one that does not exist."""
+    return jnp.take_along_axis(possible, classes, axis=1, mode="fill", fill_value=False)
 
 
 def _select(values, classes):

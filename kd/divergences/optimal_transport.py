@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from kd.divergences.divergence import Divergence
 from kd.divergences.softened import Softened
+from kd.divergences.transport import check_resolved
 from kd.transport import ott_solvers
 from kd.transport.cost import L1, Cost
 
@@ -33,7 +34,8 @@ class OptimalTransport(Softened, Divergence):
 
     Args:
         temperature: softens both predictions.
-        epsilon: entropic regularisation, in units of the cost.
+        epsilon: entropic regularisation, in units of the cost; above the rounding
+            error of a cost, see `SinKD`.
         solver: `kd.transport.ott_solvers.Converged` or `LowRank`,
             `kd.transport.fixed_iterations.FixedIterations`, or any solver of OTT; for
             an experiment one that is a frozen dataclass.
@@ -43,7 +45,7 @@ class OptimalTransport(Softened, Divergence):
 
     Raises:
         ValueError: a setting is out of range; or, when called, a low-rank solver is
-            given tau < 1.
+            given tau < 1, or epsilon is below the rounding error of a cost.
 
     Source: cuturi2022ott for the solvers, whose entropy is not relative to aa', see
     `kd.transport.ott_solvers.solve`; chizat2018scaling for unbalanced problems.
@@ -99,6 +101,8 @@ class OptimalTransport(Softened, Divergence):
     def _solve(self, student, teacher, where):
         p, q = jnp.exp(self.soften(student)), jnp.exp(self.soften(teacher))
         cost = self.cost(p, q)
+        largest = self.cost.largest_between_probabilities
+        check_resolved("OptimalTransport", self.epsilon, cost.dtype, largest)
         kept = jnp.ones(len(cost), bool) if where is None else where
         mass = kept / jnp.maximum(jnp.sum(kept), 1).astype(cost.dtype)
         plan = ott_solvers.solve(

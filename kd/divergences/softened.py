@@ -25,7 +25,7 @@ class Softened:
 
     def soften(self, logits: Float[Array, "b v"]) -> Float[Array, "b v"]:
         """log softmax(logits / temperature)."""
-        return jax.nn.log_softmax(logits / self.temperature)
+        return log_softmax(logits, self.temperature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +43,20 @@ class Rescaled(Softened):
     @property
     def factor(self) -> float | Array:
         return self.temperature**2 if self.temperature_squared else 1.0
+
+
+def log_softmax(
+    logits: Float[Array, "... v"], temperature: float | Array
+) -> Float[Array, "... v"]:
+    """log softmax(logits / temperature) over the last axis.
+
+    The largest logit is subtracted first: divided, it is no longer exact, and where
+    the compiler fuses the two the sum of the probabilities is off by the rounding
+    error of the quotient, 2e-4 at logits of 1e4 in float32.
+    """
+    largest = jnp.max(jax.lax.stop_gradient(logits), axis=-1, keepdims=True)
+    largest = jnp.where(largest > -jnp.inf, largest, 0)  # or NaN, if all are ruled out
+    return jax.nn.log_softmax((logits - largest) / temperature)
 
 
 def relative_entropy(

@@ -2,10 +2,11 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
+from kd.divergences.absolute import absolute_difference
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
+from kd.divergences.softened import log_softmax
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,15 +37,15 @@ class ULD(CrossTokenizerLoss):
     def compare(self, student, teacher, kept, teacher_kept):
         length = min(kept.shape[1], teacher_kept.shape[1])
         both = kept[:, :length] & teacher_kept[:, :length]
-        p = _sorted(student[:, :length] / self.student_temperature)
-        q = _sorted(teacher[:, :length] / self.teacher_temperature)
+        p = _sorted(student[:, :length], self.student_temperature)
+        q = _sorted(teacher[:, :length], self.teacher_temperature)
         # One of the two has more classes; its rest is compared with 0.
         size = min(p.shape[-1], q.shape[-1])
-        distances = jnp.sum(jnp.abs(p[..., :size] - q[..., :size]), axis=-1)
+        distances = jnp.sum(absolute_difference(p[..., :size], q[..., :size]), axis=-1)
         distances += jnp.sum(p[..., size:], axis=-1) + jnp.sum(q[..., size:], axis=-1)
         num_pairs = jnp.maximum(jnp.sum(both, axis=1), 1)
         return jnp.sum(distances, axis=1, where=both) / num_pairs
 
 
-def _sorted(logits):
-    return jnp.sort(jax.nn.softmax(logits), axis=-1, descending=True)
+def _sorted(logits, temperature):
+    return jnp.sort(jnp.exp(log_softmax(logits, temperature)), descending=True)

@@ -4,12 +4,13 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kd.features.feature import VectorLoss
 from kd.features.layers import Misfit
-from kd.features.norms import norm, scaled, unit
+from kd.features.norms import gram, norm, scaled, unit
 from kd.features.projection import fitted, fitting_parameters
+from kd.objective import nan_without_class
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class NormAndDirection(VectorLoss):
     2, no unit. A student shorter than the teacher grows, a longer one turns. Not 0
     where student and teacher agree, but where both point to their class. Where the
     widths differ a learned linear projection of the student comes first. Reads
-    `batch["labels"]`.
+    `batch["labels"]`; one that is negative or has no class mean gives NaN.
 
     Args:
         student_layer: which of the student's layers.
@@ -56,14 +57,29 @@ class NormAndDirection(VectorLoss):
         student = fitted(params, student, teacher)
         if self.class_means:
             means = jnp.asarray(self.class_means, student.dtype)[labels]
+            num_classes = len(self.class_means)
         else:
-            together = (labels[:, None] == labels[None]) & where[None]
-            # Sums have the directions of means.
-            means = together.astype(student.dtype) @ scaled(teacher, axis=None)[0]
-        # Both at the scale of the longer, so that products stay finite.
+            means = _sums_of_classes(teacher, labels, where)
+            num_classes = jnp.iinfo(labels.dtype).max  # not known here
+        # At one scale, the larger: the square of a length would not be finite, and it
+        # is what the gradient of a quotient divides by.
+        both = scaled(jnp.concatenate([student, teacher], axis=1))[0]
+        student, teacher = jnp.split(both, 2, axis=1)
         size = jnp.maximum(norm(student), norm(teacher))
         reach = student / jnp.where(size > 0, size, 1)[:, None]
-        return 1 - jnp.sum(reach * unit(means), axis=1)
+        losses = 1 - jnp.sum(reach * unit(means), axis=1)
+        return nan_without_class(losses, labels, num_classes)
+
+
+def _sums_of_classes(
+    features: Float[Array, "b d"], labels: Int[Array, "b"], where: Bool[Array, "b"]
+) -> Float[Array, "b d"]:
+    """For every row the direction of its class: the sum at a scale of its own."""
+    together = (labels[:, None] == labels[None]) & where[None]
+    largest = jnp.max(jnp.abs(features), axis=1)
+    size = jnp.max(jnp.where(together, largest, 0), axis=1)
+    size = jnp.maximum(size, jnp.finfo(features.dtype).tiny)
+    return gram(jnp.where(together, 1 / size[:, None], 0), features.T)
 
 
 def class_means(

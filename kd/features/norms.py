@@ -1,7 +1,9 @@
 """Lengths, directions, distances, centring and Gram matrices that stay finite.
 
 Features may be as large or as small as their dtype holds: squares are taken of what is
-scaled to the largest entry. A zero vector has length and direction 0, with gradient 0.
+scaled to the largest entry. A zero vector has length and direction 0, with gradient 0;
+one whose entries are all below the smallest normal number of the dtype (1e-38 in
+float32) counts as zero.
 """
 
 from collections.abc import Callable
@@ -20,7 +22,7 @@ def scaled(
     and for what is multiplied by it again.
     """
     size = jnp.max(jnp.abs(jax.lax.stop_gradient(values)), axis=axis, keepdims=True)
-    size = jnp.where(size > 0, size, 1)
+    size = jnp.where(size >= jnp.finfo(values.dtype).tiny, size, 1)
     return values / size, size
 
 
@@ -37,7 +39,8 @@ def unit(values: Float[Array, "... d"]) -> Float[Array, "... d"]:
     """Direction along the last axis: length 1, or 0 where the vector is."""
     values, _ = scaled(values)  # not to divide by a length that is not finite
     length = norm(values)[..., None]
-    return values / jnp.where(length > 0, length, 1)
+    # Not values / 1 there, whose derivative is 1.
+    return jnp.where(length > 0, values / jnp.where(length > 0, length, 1), 0)
 
 
 def distances(values: Float[Array, "b d"]) -> Float[Array, "b b"]:
@@ -66,10 +69,13 @@ _ROWS_AT_A_TIME = 16
 def centred(
     values: Float[Array, "b d"], where: Bool[Array, "b"]
 ) -> Float[Array, "b d"]:
-    """Without the mean of the kept rows; 0 on the others."""
+    """Without the mean of the kept rows; 0 on the others, and where all are equal."""
+    kept = where[:, None]
     count = jnp.maximum(jnp.sum(where), 1)
-    mean = jnp.sum(values, axis=0, where=where[:, None]) / count
-    return jnp.where(where[:, None], values - mean, 0)
+    first = values[jnp.argmax(where)]
+    # Less a row of them first: then equal rows are 0, not what their mean is off by.
+    values = jnp.where(kept, values - first, 0)
+    return jnp.where(kept, values - jnp.sum(values, axis=0) / count, 0)
 
 
 def gram(

@@ -5,6 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd.divergences.absolute import absolute_difference
 from kd.features.feature import VectorLoss
 from kd.features.layers import Read
 from kd.features.norms import gram, pairs, row_mean, scaled, unit
@@ -38,7 +39,8 @@ class CosineDifference(VectorLoss):
 
         losses_i = 1/m sum_j |cos(s_i, s_j) - cos(t_i, t_j)|
 
-    over the m examples of a batch, between 0 and 2. Couples the examples.
+    over the m examples of a batch, between 0 and 2. Where two cosines are equal the
+    subgradient 0 is taken. Couples the examples.
 
     Source: ding2023east, the alternative to `DistanceCorrelation` in their code.
     """
@@ -47,10 +49,10 @@ class CosineDifference(VectorLoss):
 
     def rows(self, params, student, teacher, labels, where):
         del params, labels
-        gaps = gram(unit(student)) - gram(unit(teacher))
         # The cosines of an example with itself are 1 on both sides but for rounding.
-        other = ~jnp.eye(len(gaps), dtype=bool)
-        return row_mean(jnp.abs(jnp.where(other & pairs(where), gaps, 0)), where)
+        others = pairs(where) & ~jnp.eye(len(student), dtype=bool)
+        ours, theirs = (jnp.where(others, gram(unit(x)), 0) for x in (student, teacher))
+        return row_mean(absolute_difference(ours, theirs), where)
 
 
 def _profiles(features: Float[Array, "b d"]) -> Float[Array, "b b"]:

@@ -1,5 +1,6 @@
 """Losses between different tokenizers: the authors' values, slow definitions."""
 
+import dataclasses
 import functools
 import pathlib
 
@@ -9,6 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 import reference
+from conftest import OPTIMIZED
 
 from kd.divergences import ULD, MultiLevelOT
 from kd.types import Outputs
@@ -208,6 +210,46 @@ def test_classes_ruled_out_are_as_good_as_absent(loss, definition, x64):
     np.testing.assert_allclose(
         found[1], np.pad(expected[1], ruled_out), rtol=1e-9, atol=1e-14
     )
+
+
+@every_loss
+@pytest.mark.parametrize("side", ["student", "teacher", "both"])
+def test_classes_ruled_out_by_one_side_are_as_good_as_absent(
+    loss, definition, side, x64
+):
+    """Where that leaves it fewer classes than the other has, and than are compared."""
+    student, teacher, kept, teacher_kept = answers()
+    left = [student[..., : 3 if side != "teacher" else None],
+            teacher[..., : 2 if side != "student" else None]]  # fmt: skip
+    expected = value_and_gradient(loss, left[0], left[1], kept, teacher_kept)
+    ruled_out = [
+        np.where(np.arange(whole.shape[-1]) < part.shape[-1], whole, -np.inf)
+        for whole, part in zip((student, teacher), left, strict=True)
+    ]
+    losses, gradient = value_and_gradient(
+        loss, ruled_out[0], ruled_out[1], kept, teacher_kept
+    )
+    np.testing.assert_allclose(losses, expected[0], rtol=1e-12)
+    size = left[0].shape[-1]
+    np.testing.assert_allclose(gradient[..., :size], expected[1], rtol=1e-9, atol=1e-14)
+    assert not gradient[..., size:].any()
+
+
+@pytest.mark.parametrize("options", [{}, OPTIMIZED])
+@pytest.mark.parametrize("loss", [ULD(), multilevel(), multilevel(matching="greedy")])
+def test_where_predictions_agree_nothing_pulls(loss, options):
+    """What is left is the gradient of the terms without absolute values: 0 for ULD."""
+    loss = dataclasses.replace(loss, student_temperature=1.0, teacher_temperature=1.0)
+    if isinstance(loss, MultiLevelOT):
+        loss = dataclasses.replace(loss, log_weight=0.0, sequence_weight=0.0)
+    logits = jnp.float32(np.random.default_rng(2).normal(size=(3, 4, 7)))
+
+    @functools.partial(jax.jit, compiler_options=options)
+    def value_and_gradient(student, teacher):
+        return jax.value_and_grad(lambda s: loss(s, teacher).sum())(student)
+
+    value, gradient = value_and_gradient(logits, logits)
+    assert value == 0 and not gradient.any()
 
 
 @every_loss

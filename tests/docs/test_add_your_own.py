@@ -33,15 +33,17 @@ def test_it_passes_the_battery_by_one_line(tmp_path):
         for old, new in changes:
             assert text.count(old) == 1
             text = text.replace(old, new)
-        path = tmp_path / pathlib.Path(name).name
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
 
     copy("conftest.py")
     copy("reference.py", ("\ndef kl(", f"\n{DEFINITION}\n\ndef kl("))
     (tmp_path / "le_cam.py").write_text(LOSS, encoding="utf-8")
-    battery = copy(
-        "divergences/test_battery.py",
+    battery = copy("divergences/test_battery.py")
+    copy(
+        "divergences/battery_cases.py",
         ("import reference\n", "import reference\nfrom le_cam import LeCam\n"),
         ("\nLOSSES = [\n", f"\nLOSSES = [\n    {CASE.strip()},\n"),
     )

@@ -1,128 +1,31 @@
-"""One battery for every loss of hidden states. A new one enters it by one line."""
+"""One battery for every loss of hidden states of `feature_battery_cases`."""
 
 import functools
 import inspect
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-import reference_features as reference
+from conftest import OPTIMIZED
+from features.feature_battery_cases import CLASSES, LOSSES, ROWS, named
 
 import kd.features
 from kd.features import (
-    CKA,
     CRD,
-    NST,
     PKT,
     VID,
     AttentionMSE,
-    AttentionTransfer,
-    CosineDifference,
-    DistanceCorrelation,
     EmbeddingCompression,
-    Hints,
-    NormalizedMSE,
-    NormAndDirection,
     OverLayers,
     PositionLoss,
-    RKDAngle,
     RKDDistance,
-    SimilarityPreserving,
     WassersteinDependency,
 )
 from kd.objective import Loss
 from kd.train.mesh import data_mesh, replicate, shard_batch
-
-ROWS, CLASSES = 8, 3
-MEANS = tuple(map(tuple, np.random.default_rng(7).normal(size=(CLASSES, 6)).tolist()))
-
-
-class Case(NamedTuple):
-    loss: Any
-    definition: Callable
-    """Of (parameters, student, teacher, labels)."""
-    widths: tuple[int, int] = (4, 6)
-    coupled: bool = False
-    """Whether the value of a row depends on other rows."""
-    at_equal: Any = None
-    """Parameters at which equal features give 0; None where there are none such."""
-    signed: bool = False
-    """Whether it may be negative."""
-    smooth: bool = True
-    """Whether its gradient is 0 where features are equal."""
-    learned: Callable | None = None
-    """What the parameters learn from, where that is not the definition."""
-
-
-IDENTITY = {"kernel": np.eye(4, dtype=np.float32), "bias": np.zeros(4, np.float32)}
-
-LOSSES = [
-    Case(Hints(), reference.hints, at_equal=IDENTITY),
-    Case(NormalizedMSE(), reference.normalized_mse),  # projects
-    Case(NormalizedMSE(), reference.normalized_mse, widths=(4, 4), at_equal=()),
-    Case(AttentionTransfer(), reference.attention_transfer, at_equal=()),
-    Case(AttentionMSE(), reference.attention_mse, widths=(2, 2), at_equal=()),
-    Case(
-        AttentionMSE(heads="mean"),
-        reference.attention_mse_of_means,
-        widths=(1, 2),
-        at_equal=(),
-    ),
-    Case(NST(), reference.nst, at_equal=()),
-    Case(VID(), reference.vid, signed=True),
-    Case(
-        SimilarityPreserving(),
-        reference.similarity_preserving,
-        coupled=True,
-        at_equal=(),
-    ),
-    Case(
-        CosineDifference(),
-        reference.cosine_difference,
-        coupled=True,
-        at_equal=(),
-        smooth=False,
-    ),
-    Case(RKDDistance(), reference.rkd_distance, coupled=True, at_equal=()),
-    Case(RKDAngle(), reference.rkd_angle, coupled=True, at_equal=()),
-    Case(PKT(), reference.pkt("cosine", "kl"), coupled=True, at_equal=()),
-    Case(
-        PKT(kernel="both", divergence="jeffreys"),
-        reference.pkt("both", "jeffreys"),
-        coupled=True,
-        at_equal=(),
-    ),
-    Case(CRD(width=3), reference.crd, coupled=True),
-    Case(CKA(), reference.cka, coupled=True, at_equal=()),
-    Case(
-        DistanceCorrelation(), reference.distance_correlation, coupled=True, at_equal=()
-    ),
-    Case(
-        EmbeddingCompression(width=3),
-        reference.compression,
-        coupled=True,
-        learned=reference.compressed_labels,
-    ),
-    Case(NormAndDirection(), reference.norm_and_direction(), coupled=True),  # projects
-    Case(NormAndDirection(class_means=MEANS), reference.norm_and_direction(MEANS)),
-    Case(
-        WassersteinDependency(width=5),
-        reference.wasserstein_dependency,
-        coupled=True,
-        signed=True,
-    ),
-]
-
-
-def named(case):
-    loss = re.sub(r"(student_layer|teacher_layer|read)=[^,)]*(, )?", "", str(case.loss))
-    return f"{re.sub('class_means=.{9,}', 'of_training_set)', loss)}-{case.widths[0]}"
-
 
 every_loss = pytest.mark.parametrize("case", LOSSES, ids=named)
 
@@ -310,7 +213,7 @@ def test_equal_features_give_zero(case):
     student, _ = features(case, 5, equal=True)
     losses, gradient, _ = evaluate(case.loss, case.at_equal, student, student)
     np.testing.assert_allclose(losses, 0, atol=1e-6)
-    assert not case.smooth or np.allclose(gradient, 0, atol=1e-3)
+    np.testing.assert_allclose(gradient, 0, atol=1e-3)
 
 
 @every_loss
@@ -323,6 +226,36 @@ def test_extreme_features_stay_finite(case, size, who):
     if who != "student":
         teacher *= np.float32(size)
     assert finite(evaluate(case.loss, parameters(case), student, teacher))
+
+
+SCALE_FREE = [case for case in LOSSES if case.scale_free]
+
+
+@pytest.mark.parametrize("options", [{}, OPTIMIZED], ids=["", "optimized"])
+@pytest.mark.parametrize("power", [-100, -66, 63, 90])
+@pytest.mark.parametrize("case", SCALE_FREE, ids=named)
+def test_features_of_any_scale_are_as_of_scale_1(case, power, options):
+    student, teacher = features(case, 6, equal=True)
+    scale = np.float32(2.0**power)
+
+    @functools.partial(jax.jit, compiler_options=options)
+    def value_and_gradient(student, teacher):
+        def total(student):
+            where = jnp.ones(ROWS, bool)
+            labels = jnp.asarray(LABELS)
+            losses = call(case.loss, (), student, teacher, labels, where)
+            return losses @ WEIGHTS, losses
+
+        gradient, losses = jax.grad(total, has_aux=True)(student)
+        return losses, gradient
+
+    expected, slope = jax.device_get(value_and_gradient(student, teacher))
+    losses, gradient = jax.device_get(
+        value_and_gradient(scale * student, scale * teacher)
+    )
+    np.testing.assert_allclose(losses, expected, rtol=1e-5, atol=1e-6)
+    size = np.abs(slope).max()
+    np.testing.assert_allclose(scale * gradient, slope, rtol=1e-4, atol=1e-5 * size)
 
 
 @every_loss
