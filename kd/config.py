@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import hashlib
 import importlib
 import math
 import pathlib
@@ -69,8 +70,8 @@ def override(record: Any, *assignments: str) -> Any:
     changes: dict[str, Any] = {}
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
-        if not equals or not path:
-            raise UserError(f"{assignment!r}: expected field=value")
+        if not equals or not path or not path.isprintable():
+            raise UserError(f"{assignment!r:.80}: expected field=value")
         if _SHARED.match(path):
             raise UserError(
                 f"{path}: the teacher has the student's data; set "
@@ -102,6 +103,12 @@ def _full(path: str) -> list[str]:
     return parts
 
 
+def _short(text: str) -> str:
+    """A value as part of a line."""
+    shown = text if text.isprintable() else repr(text)
+    return shown if len(shown) <= 80 else shown[:80] + "…"
+
+
 def _shown(path: tuple[str, ...]) -> str:
     return ".".join(path).replace("teachers.0", "teacher")
 
@@ -129,12 +136,12 @@ def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any
             try:
                 new[name] = _parse(change, value, expected)
             except ValueError as error:
-                raise UserError(f"{where}={change}: {error}") from error
+                raise UserError(f"{where}={_short(change)}: {error}") from error
     try:
         return _with_children(record, new)
     except ValueError as error:
         whole = f"{_shown(path)}." if path else ""
-        changed = ", ".join(f"{whole}{name}={text}" for name, text in changes.items()
+        changed = ", ".join(f"{whole}{name}={_short(text)}" for name, text in changes.items()
                             if not isinstance(text, dict))  # fmt: skip
         raise UserError(f"{changed}: {error}" if changed else str(error)) from error
 
@@ -149,7 +156,7 @@ def _with_start(record: Experiment, changes: Any) -> tuple[Experiment, Any]:
     try:
         place = network_in(text).place
     except ValueError as error:
-        raise UserError(f"start={text}: {error}") from error
+        raise UserError(f"start={_short(text)}: {error}") from error
     found = saved.read_config(model_place(place)).network
     return dataclasses.replace(record, student=found), changes
 
@@ -201,14 +208,17 @@ def _parse(text: str, current: Any, expected: Any) -> Any:
     if origin is typing.Literal:
         choices = typing.get_args(expected)
         if text not in choices:
-            raise ValueError(f"expected {' or '.join(choices)}, got {text!r}")
+            raise ValueError(f"expected {' or '.join(choices)}, got {text!r:.80}")
         return text
     if origin is tuple:
-        (element, *_) = typing.get_args(expected)
-        return tuple(_parse(part, None, element) for part in text.split(",") if part)
+        element, *rest = typing.get_args(expected)
+        parts = [part for part in text.split(",") if part]
+        if rest != [...] and len(parts) != 1 + len(rest):
+            raise ValueError(f"expected {1 + len(rest)} values between commas")
+        return tuple(_parse(part, None, element) for part in parts)
     if expected is bool:
         if text.lower() not in ("true", "false"):
-            raise ValueError(f"expected true or false, got {text!r}")
+            raise ValueError(f"expected true or false, got {text!r:.80}")
         return text.lower() == "true"
     if expected in (int, float):
         try:
@@ -217,7 +227,7 @@ def _parse(text: str, current: Any, expected: Any) -> Any:
             number = math.nan
         if not math.isfinite(number):
             kind = "a whole number" if expected is int else "a finite number"
-            raise ValueError(f"expected {kind}, got {text!r}")
+            raise ValueError(f"expected {kind}, got {text!r:.80}")
         return number
     if expected is str:
         return text
@@ -251,10 +261,32 @@ def _function_to_json(function: types.FunctionType) -> Any:
     """A schedule of optax is a closure: what it closes over makes it what it is."""
     cells = [cell.cell_contents for cell in function.__closure__ or ()]
     enclosed = dict(zip(function.__code__.co_freevars, cells, strict=True))
-    return {
+    recorded = {
         "function": f"{function.__module__}.{function.__qualname__}",
         "with": {name: to_json(value) for name, value in enclosed.items()},
     }
+    if not function.__module__.startswith("optax."):
+        # A name says nothing of a function that somebody may edit.
+        recorded["code"] = _code_fingerprint(function)
+    return recorded
+
+
+def _code_fingerprint(function: types.FunctionType) -> str:
+    """Of what a function does, and of the numbers that it reads from its module."""
+    read = {
+        name: function.__globals__[name]
+        for name in function.__code__.co_names
+        if isinstance(function.__globals__.get(name), str | int | float | tuple)
+    }
+    parts = [*_code(function.__code__), function.__defaults__, read]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _code(code: types.CodeType) -> list[Any]:
+    constants = [
+        _code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts
+    ]
+    return [code.co_code, constants, code.co_names]
 
 
 def identity(tree: Any) -> Any:

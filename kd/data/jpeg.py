@@ -29,7 +29,7 @@ def parse(
 
     images, classes = [], []
     try:
-        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             members = [m for m in archive.getmembers() if m.isfile()]
             for member in sorted(members, key=lambda m: m.name):
                 folder, _, rest = member.name.removeprefix("./").partition("/")
@@ -46,8 +46,9 @@ def parse(
                 except (UnidentifiedImageError, OSError) as error:
                     raise UserError(f"{path}: {member.name} is no image") from error
                 classes.append(labels.index(label))
-    except tarfile.TarError as error:
-        raise UserError(f"{path}: not a tar archive ({error})") from error
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: not a tar archive ({reason})") from error
     if not images:
         raise UserError(f"{path}: no images; expected {part}/<class>/<name>.jpg")
     if len({image.shape for image in images}) > 1:

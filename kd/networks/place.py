@@ -21,7 +21,7 @@ def place(text: str) -> str:
         return directory
     if _HUB_NAME.fullmatch(text):
         return text
-    raise ValueError(f"expected a directory or a name on the hub, got {text!r}")
+    raise ValueError(f"expected a directory or a name on the hub, got {text!r:.80}")
 
 
 def is_directory(place: str) -> bool:
