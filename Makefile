@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp experiments bench docs notebooks test test-fast lint fmt types check lock clean
+.PHONY: help install install-gpu exp experiments bench docs notebooks test test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -111,6 +111,12 @@ test: $(INSTALLED)  ## run every test; ARGS="-k sinkd" chooses
 
 test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
 	@$(PY) -m pytest --numprocesses=2 --dist=loadfile -m 'not slow' $(ARGS)
+
+fuzz: $(INSTALLED)  ## feed random settings and files to it: RUNS=10000 of each kind
+	@FUZZ_RUNS=$(if $(call given,RUNS),$(RUNS),1000) $(PY) -m pytest -q -n 0 tests/fuzz
+
+drill: $(INSTALLED)  ## kill a run at random moments and compare how it ends: KILLS=100
+	@$(PY) tests/drill.py --kills=$(if $(call given,KILLS),$(KILLS),100)
 
 lint: $(INSTALLED)  ## check style and format
 	@$(PY) -m ruff check .

@@ -141,8 +141,8 @@ def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any
         return _with_children(record, new)
     except ValueError as error:
         whole = f"{_shown(path)}." if path else ""
-        changed = ", ".join(f"{whole}{name}={_short(text)}" for name, text in changes.items()
-                            if not isinstance(text, dict))  # fmt: skip
+        texts = [(k, text) for k, text in changes.items() if isinstance(text, str)]
+        changed = ", ".join(f"{whole}{name}={_short(text)}" for name, text in texts)
         raise UserError(f"{changed}: {error}" if changed else str(error)) from error
 
 

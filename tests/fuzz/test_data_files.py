@@ -98,7 +98,8 @@ def test_any_file(data):
             if kind == 0:
                 path.mkdir()
             elif kind > 1:
-                path.write_bytes(data.draw(damaged(content)))
+                whole = data.draw(st.integers(0, 2))
+                path.write_bytes(content if whole else data.draw(damaged(content)))
         before = sorted(p.name for p in place.iterdir())
         corpus = outcome(
             "data files",
