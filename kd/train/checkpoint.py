@@ -127,10 +127,10 @@ class Checkpoints:
         first = min(k for k in ours | theirs if ours.get(k) != theirs.get(k))
         here, there = (tree.get(first, "nothing") for tree in (ours, theirs))
         raise UserError(
-            f"{self.directory}: the checkpoint of step {step} is whole, but has {there} "
-            f"as {first} and this run {here}; go on with the settings of JAX and the "
-            "version of this code that it was begun with, or choose another folder "
-            "with RUNS="
+            f"{self.directory}: the checkpoint of step {step} is whole, but has "
+            f"{there} as {first} and this run {here}; go on with the settings of JAX "
+            "and the version of this code that it was begun with, or choose another "
+            "folder with RUNS="
         )
 
     def _set_aside(self, step: int) -> pathlib.Path:

@@ -117,7 +117,8 @@ def test_notes_come_back_with_the_state(checkpoints):
     checkpoints.save(state(10), {"seconds": 1.5})
     checkpoints.save(state(15), {"seconds": 2.5})
     again = Checkpoints(checkpoints.directory)
-    assert again.restore(state(0))[0].step == 15
+    restored, _ = again.restore(state(0))
+    assert restored is not None and restored.step == 15
     assert again.notes == {"seconds": 2.5}
     again.close()
 
