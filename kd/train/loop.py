@@ -231,7 +231,8 @@ class _Block:
         seconds = max(self._clock() - self._started, 1e-9)
         rate = sum(n for _, n, _ in self._steps) / seconds
         compiled = self._shapes[0] not in self._seconds_per_step
-        self._speed.add(rate, whole=whole)
+        if not compiled or not self._speed.rest:
+            self._speed.add(rate, whole=whole)
         for (step, _, _), metrics in zip(self._steps, fetched, strict=True):
             self._check_finite(step, metrics)
             self._check_plans(step, metrics)

@@ -17,7 +17,7 @@ class Speed:
     Attributes:
         seconds: from the start of training, with compilation, evaluation and saving.
         rates: examples per second of whole blocks of steps, without these.
-        rest: that of the newest other block: a short one, or one with a compilation.
+        rest: that of the newest other block, with a compilation if there is no other.
         partial: whether a part left no record, so that `seconds` lacks it.
     """
 

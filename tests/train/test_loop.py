@@ -25,6 +25,8 @@ ROWS = 8
 class Batches(TrainingBatches):
     """Batches of `ROWS` examples; of these widths in turn."""
 
+    widths: tuple[int, ...] = ()
+
     def __init__(self, widths):
         object.__setattr__(self, "widths", widths)
         object.__setattr__(self, "batch_size", ROWS)
