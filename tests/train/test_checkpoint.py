@@ -6,6 +6,7 @@ import pytest
 from kd.errors import UserError
 from kd.train.checkpoint import Checkpoints
 from kd.train.mesh import data_mesh, replicate
+from kd.train.optimizer import AdamW
 from kd.types import TrainState
 
 
@@ -142,3 +143,13 @@ def test_a_failure_of_memory_is_no_damage(checkpoints, monkeypatch):
     with pytest.raises(MemoryError):
         checkpoints.restore(state(0))
     assert checkpoints.steps == [10]
+
+
+def test_the_state_of_an_optimizer_with_frozen_parameters(checkpoints):
+    params = {"student": {"a": jnp.ones(3), "b": jnp.ones((2, 2))}}
+    optimizer = AdamW(frozen=("a",)).build(10)
+    made = other(params=params, opt_state=optimizer.init(params), step=jnp.int32(4))
+    checkpoints.save(made)
+    restored, problems = checkpoints.restore(made)
+    assert restored is not None and not problems
+    assert jax.tree.structure(restored) == jax.tree.structure(made)
