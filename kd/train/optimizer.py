@@ -94,7 +94,7 @@ class AdamW:
         )
 
     def _labels(self, params: Params) -> Any:
-        """ "trained" or "frozen" for every parameter.
+        """What becomes of every parameter: "trained" or "frozen".
 
         Raises:
             UserError: a name is not in any network, or nothing else is.
