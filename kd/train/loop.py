@@ -109,6 +109,8 @@ def train(
     start = int(state.step)
     for problem in log.truncate(after=start):
         say(problem)
+    if start >= pace.log_every and not log.path.stat().st_size:
+        say(f"{log.path} has lost the rows up to step {start}; figures will lack them")
     if start:
         say(f"resuming after step {start} of {pace.num_steps}")
 

@@ -250,6 +250,7 @@ def test_a_lost_log_has_its_last_evaluation_again(go):
     device = Device(lambda width: 0.5)
     go(device, 5)
     assert device.evaluations == 1
+    assert f"{go.path} has lost the rows up to step 5; figures" in go.said[0]
     assert [row["split"] for row in metrics_log.read(go.path)] == ["dev"]
 
 
