@@ -64,6 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
         # A second Ctrl-C, or one before training began.
         print("interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        reason = _shortage(error)
+        if not reason:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
     except OSError as error:
         # A full disk, no permission: the environment's fault, not this code's.
         if debug:
@@ -73,8 +81,28 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def _shortage(error: MemoryError | RuntimeError) -> str:
+    """What the machine does not have, in a line; nothing for another error."""
+    first = (str(error).splitlines() or [""])[0]
+    # XLA's errors are told apart by their words alone, and so is pathlib's.
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
+        what = f" ({first:.200})" if first else ""
+        return (
+            f"out of memory{what}; a lower batch_size needs less, and so does a higher "
+            "num_microbatches"
+        )
+    if "home directory" in first:
+        return "a path begins with ~ and there is no such home; give it without ~"
+    return ""
+
+
 def _run(options: argparse.Namespace) -> int:
     # Imports take seconds; --help and mistyped options should not wait for them.
+    try:
+        import jax  # noqa: F401
+    except ValueError as error:  # a variable such as JAX_ENABLE_X64
+        raise UserError(f"JAX does not start: {error}") from error
+
     from kd import config
 
     if options.name is None:
@@ -83,8 +111,9 @@ def _run(options: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore")
     # Orbax logs what it also raises.
     logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # It warns of a home that it cannot write its cache to.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-    import jax
     import tqdm
 
     from kd import environment, run, weights
@@ -93,7 +122,7 @@ def _run(options: argparse.Namespace) -> int:
     from kd.train.signals import Interrupted
 
     environment.tune_compiler()
-    accelerated = jax.default_backend() != "cpu"
+    accelerated = environment.backend() != "cpu"
     scale = options.scale
     why = "as asked"
     if scale == "auto":
@@ -116,7 +145,12 @@ def _run(options: argparse.Namespace) -> int:
     ).sharing_data()
     if options.weights:
         experiment = weights.from_folder(experiment, options.weights)
-    runs = options.runs.expanduser()
+    try:
+        runs = options.runs.expanduser()
+    except RuntimeError as error:  # no such user, or one without a home
+        raise UserError(
+            f"RUNS={options.runs}: there is no such home; give a path without ~"
+        ) from error
     environment.keep_compiled(runs / "compiled")
     tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")
     try:

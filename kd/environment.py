@@ -1,5 +1,6 @@
-"""Where a result came from: versions, devices, the commit of the code."""
+"""Where a result came from: versions, devices, settings, the commit of the code."""
 
+import enum
 import importlib.metadata
 import os
 import pathlib
@@ -8,6 +9,8 @@ import subprocess
 from typing import Any
 
 import jax
+
+from kd.errors import UserError
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy"
@@ -31,6 +34,48 @@ def device() -> dict[str, Any]:
         "num_devices": jax.device_count(),
         "num_cores": os.cpu_count(),
     }
+
+
+_NUMERICS = (
+    "jax_enable_x64", "jax_default_matmul_precision", "jax_default_prng_impl",
+    "jax_threefry_partitionable", "jax_numpy_dtype_promotion",
+)  # fmt: skip
+
+
+def numerics() -> dict[str, Any]:
+    """The settings of JAX that change what is computed, as JSON.
+
+    A run goes on only with those that it was begun with.
+    """
+    found = {name: getattr(jax.config, name) for name in _NUMERICS}
+    return {
+        name: value.value if isinstance(value, enum.Enum) else value
+        for name, value in found.items()
+    }
+
+
+def toolchain() -> dict[str, str]:
+    """What compiles, for the record: a run may go on with another."""
+    found = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib")}
+    return found | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
+
+
+def backend() -> str:
+    """The platform that computes: "cpu", "gpu", "tpu".
+
+    Raises:
+        UserError: the one that was asked for is not there.
+    """
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter without a word
+        asked = jax.config.jax_platforms  # pyrefly: ignore
+        said = str(error).partition("\n")[0].partition(". (set JAX")[0]
+        reason = said or "JAX has no support for it installed"
+        raise UserError(
+            f"JAX_PLATFORMS={asked}: {reason:.200}; make install-gpu installs support "
+            "of accelerators, JAX_PLATFORMS= lets JAX choose among what is there"
+        ) from error
 
 
 _XLA_FLAGS = (

@@ -1,6 +1,6 @@
 """A folder that holds one run, and never another.
 
-config.json      the experiment, every field resolved, and what its data hash to
+config.json      the experiment, every field resolved, what its data hash to, settings of JAX
 metrics.jsonl    one row per logged step and per evaluation
 checkpoints/     the newest states, while the run is not finished
 model/           the network: safetensors, config, tokenizer or normalization
@@ -36,6 +36,8 @@ def claim(
         directory: created if it isn't there.
         description: what `config.json` says. A folder that says something else is
             left alone, unless that run did not get as far as its first checkpoint.
+            What is in "toolchain" may differ; what is in "numerics" only once the run
+            is finished, or where it was not recorded.
         on_wait: called before waiting for another process at work in the folder;
             without it, another process is an error.
 
@@ -52,10 +54,12 @@ def claim(
         _take(lock, directory, on_wait)
         path = directory / "config.json"
         if path.exists():
-            begun_before = read_json(path)
+            begun_before = _begun_before(path)
             changed = config.differences(
-                config.identity(description), config.identity(begun_before)
+                _identity(description), _identity(begun_before)
             )
+            if not changed and not (directory / "summary.json").exists():
+                changed = _changed_numerics(directory, description, begun_before)
             if changed and _has_results(directory):
                 shown = "; ".join(changed[:3])
                 more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -90,6 +94,37 @@ def _take(lock: Any, directory: pathlib.Path, on_wait: Callable[[], Any] | None)
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+def _begun_before(path: pathlib.Path) -> dict[str, Any]:
+    """What `config.json` says; nothing where it is damaged and there is no result."""
+    try:
+        return read_json(path)
+    except UserError:
+        if _has_results(path.parent):
+            raise
+        return {}
+
+
+def _identity(description: dict[str, Any]) -> Any:
+    """What makes it this run, beside the environment."""
+    beside = ("numerics", "toolchain")
+    return config.identity({k: v for k, v in description.items() if k not in beside})
+
+
+def _changed_numerics(
+    directory: pathlib.Path, ours: dict[str, Any], theirs: dict[str, Any]
+) -> list[str]:
+    if "numerics" not in ours or "numerics" not in theirs:
+        return []
+    changed = config.differences(ours["numerics"], theirs["numerics"])
+    if changed and _has_results(directory):
+        raise UserError(
+            f"{directory} holds a run that was begun with other settings of JAX "
+            f"({'; '.join(changed)}); go on with those of then, or choose another "
+            "folder with RUNS="
+        )
+    return changed
+
+
 def _has_results(directory: pathlib.Path) -> bool:
     saved = (directory / "checkpoints").glob("[0-9]*")
     return (directory / "summary.json").exists() or any(saved)
@@ -102,13 +137,23 @@ def write_json(path: pathlib.Path, value: Any) -> None:
         file.write(text + "\n")
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """The content of a JSON file.
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file.
 
     Raises:
-        UserError: it is no JSON.
+        UserError: there is no such object in it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "expected a JSON object")
+    return found
+
+
+def _damaged(path: pathlib.Path, reason: str) -> UserError:
+    return UserError(
+        f"{path} is damaged: {reason}; choose another folder with RUNS=, or remove "
+        f"{path.parent}"
+    )

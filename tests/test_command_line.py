@@ -1,9 +1,11 @@
 """What a person gets to read: one line, status 2, nothing lost."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from kd import config
@@ -55,6 +57,7 @@ def test_unknown_name_lists_the_experiments(capsys):
         ),
         ([*BUNDLED, "--data-dir", "data"], "DATA_DIR is not read with SOURCE=bundled"),
         ([*BUNDLED, "--runs", "/proc/runs"], "cannot write to /proc/runs"),
+        ([*BUNDLED, "--runs", "~no.body/x"], "RUNS=~no.body/x: there is no such home"),
     ],
 )
 def test_bad_arguments(capsys, tmp_path, monkeypatch, arguments, message):
@@ -122,6 +125,48 @@ def test_folder_without_the_task(capsys, tmp_path):
 def test_debug_shows_the_traceback(capsys):
     assert main(["sst2_ce", "batch_size=0", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "out of memory; a lower batch_size needs less"),
+        (
+            jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GiB\nmore"),
+            "out of memory (RESOURCE_EXHAUSTED: 9 GiB); a lower batch_size needs less, "
+            "and so does a higher num_microbatches",
+        ),
+        (RuntimeError("Could not determine home directory."), "give it without ~"),
+    ],
+)
+def test_what_the_machine_lacks(capsys, tmp_path, monkeypatch, error, message):
+    def failing(*_):
+        raise error
+
+    monkeypatch.setattr("kd.run.run", failing)
+    arguments = ("sst2_ce", "--scale", "mini", *BUNDLED, "--runs", tmp_path)
+    assert message in complaint(capsys, *arguments)
+
+
+def test_other_errors_of_running_are_defects(tmp_path, monkeypatch):
+    def failing(*_):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("kd.run.run", failing)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["sst2_ce", "--scale", "mini", *BUNDLED, "--runs", str(tmp_path)])
+
+
+def test_a_setting_that_jax_does_not_take():
+    code = "from kd.__main__ import main; import sys; sys.exit(main(['sst2_ce']))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1],
+        env=os.environ | {"JAX_ENABLE_X64": "perhaps"}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith("error: JAX does not start: ") and "JAX_ENABLE_X64" in line
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
@@ -37,6 +38,38 @@ def test_a_folder_that_the_user_chose_stays(tmp_path, monkeypatch, updates):
 def test_versions_and_device_name_what_computes():
     assert {"python", "jax", "jaxlib"} <= environment.versions().keys()
     assert environment.device()["num_devices"] == jax.device_count()
+
+
+def test_settings_that_change_the_bits_are_json():
+    found = environment.numerics()
+    assert found == json.loads(json.dumps(found))
+    assert found["jax_numpy_dtype_promotion"] == "standard"
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        changed = environment.numerics()
+    different = {name for name in found if found[name] != changed[name]}
+    assert different == {"jax_enable_x64", "jax_default_matmul_precision"}
+
+
+def test_the_toolchain_has_the_flags_of_the_compiler(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_some=1")
+    assert environment.toolchain()["XLA_FLAGS"] == "--xla_some=1"
+    assert {"jax", "jaxlib"} < environment.toolchain().keys()
+
+
+@pytest.mark.parametrize("asked", ["cuda", "nonsense"])
+def test_a_platform_that_is_not_there(asked):
+    if asked == "cuda" and jax.default_backend() != "cpu":
+        pytest.skip("the platform is there")
+    code = "from kd.__main__ import main; import sys; sys.exit(main(['sst2_ce']))"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=pathlib.Path(__file__).parents[1],
+        env=os.environ | {"JAX_PLATFORMS": asked}, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+    assert found.returncode == 2
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(f"error: JAX_PLATFORMS={asked}: ")
+    assert "make install-gpu" in line
 
 
 LOSSES = {

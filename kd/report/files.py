@@ -1,6 +1,8 @@
 """What a finished run left in its directory, read back."""
 
 import dataclasses
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,5 +102,12 @@ def read_run(directory: str | Path) -> Run:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        # Opened here, since np.load leaves a damaged one open.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    # A zip file with an error in it, an array file instead, and what else np.load says.
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} is damaged: {error}; without it the page lacks its figures only"
+        ) from error

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,27 @@ def write_page(run_directory: str | Path) -> Path:
     with atomic_write(path) as file:
         file.write(page)
     return path
+
+
+def write_page_or_tell(
+    run_directory: str | Path, say: Callable[[str], Any]
+) -> Path | None:
+    """The same, at the end of a run: a page that fails is told and costs nothing.
+
+    Args:
+        run_directory: see `write_page`.
+        say: shows a line to the person who waits.
+
+    Returns:
+        The path of the page; None without one.
+    """
+    try:
+        return write_page(run_directory)
+    except Exception as error:  # whatever drawing runs into, the results are there
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        numbers = Path(run_directory) / "summary.json"
+        say(f"no page was drawn: {reason:.300}; the numbers are in {numbers}")
+        return None
 
 
 def render(run: Run) -> str:

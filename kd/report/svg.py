@@ -9,9 +9,10 @@ The same arrays give the same bytes: no date, no random identifiers.
 import contextlib
 import html
 import io
+import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,8 +37,11 @@ PIXELS_PER_INCH = 105
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Draw inside this: fonts, lines and colours of every figure."""
-    import matplotlib  # here, as it takes a second that only a report should pay
+    """Draw inside this: fonts, lines and colours of every figure.
+
+    What a `matplotlibrc` or a notebook has set does not show, and stays as it is.
+    """
+    matplotlib = _import()
 
     settings = {
         "font.size": 9,
@@ -70,8 +74,26 @@ def style() -> Iterator[None]:
         "svg.fonttype": "none",  # text stays text: selectable, in the page's font
         "svg.hashsalt": "kd",
     }
-    with matplotlib.rc_context(settings):
+    defaults = dict(matplotlib.rcParamsDefault)
+    del defaults["backend"]  # not put back at the end, and not used
+    with matplotlib.rc_context(defaults | settings):
         yield
+
+
+def _import() -> Any:
+    """Matplotlib; here, as it takes a second that only a report should pay.
+
+    It raises at a backend that it does not have, as that of a notebook in a process
+    which the notebook started. None is used: a figure draws itself.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+
+        return matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
 def panel(*, width: float, height: float) -> tuple["Figure", "Axes"]:

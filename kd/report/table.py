@@ -72,8 +72,13 @@ def final_table(
         f"in all {duration(speed.get('seconds_total'))}",
     )
     if directory is not None:
+        # Of a run that is there, but could not have its page drawn.
+        no_page = Path(directory, "summary.json").exists() and not (
+            Path(directory, "report.html").exists()
+        )
         for label, name in (("page", "report.html"), ("numbers", "summary.json")):
-            lines.append(f"{label:<{INDENT}}{Path(directory) / name}")
+            if label == "numbers" or not no_page:
+                lines.append(f"{label:<{INDENT}}{Path(directory) / name}")
     return "\n".join(lines)
 
 

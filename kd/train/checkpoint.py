@@ -2,10 +2,12 @@
 
 A checkpoint is the `TrainState` alone. Its step is also the position in the data,
 because the order of the data is a pure function of the seed, and the cursor in
-`metrics.jsonl`, whose rows name their step.
+`metrics.jsonl`, whose rows name their step. Beside it lie notes on the training that
+led to it, and what arrays it is made of.
 """
 
 import contextlib
+import json
 import pathlib
 import time
 import zlib
@@ -34,14 +36,20 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self.directory = directory
+        self.notes: dict[str, Any] = {}
+        """What was noted at the checkpoint saved or restored last; JSON."""
 
     @property
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, oldest first."""
         return sorted(found.step for found in self._checkpointer.checkpoints)
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: TrainState, notes: dict[str, Any] | None = None) -> None:
         """Saves the state under its step; does nothing if it is there already.
+
+        Args:
+            state: to save.
+            notes: on the training that led to it, as JSON.
 
         Raises:
             UserError: the disk is full or cannot be written.
@@ -49,10 +57,15 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps:
             return
-        checksum: Any = {"crc32": _checksum(state)}
+        self.notes = notes or {}
+        record = {
+            "arrays": _checksum(state),
+            "structure": _structure(state),
+            "notes": self.notes,
+        }
         try:
             self._checkpointer.save(
-                step, cast(Any, state), force=True, custom_metadata=checksum
+                step, cast(Any, state), force=True, custom_metadata=_sealed(record)
             )
         except (OSError, ValueError, RuntimeError) as error:
             # Tensorstore's errors have no class of their own.
@@ -67,7 +80,7 @@ class Checkpoints:
     def restore(self, like: TrainState) -> tuple[TrainState | None, list[str]]:
         """The newest checkpoint that is whole.
 
-        Others are set aside, since their steps will be reached again.
+        Those with damaged bytes are set aside, since their steps will be reached again.
 
         Args:
             like: a state of the same structure, shapes, dtypes and shardings.
@@ -75,25 +88,50 @@ class Checkpoints:
         Returns:
             The state, or None where there is no checkpoint, and one line on every
             checkpoint that could not be read.
+
+        Raises:
+            UserError: a checkpoint is whole, but of other arrays; it stays.
         """
         problems: list[str] = []
         for step in reversed(self.steps):
             try:
+                saved = self._checkpointer.metadata(step).custom_metadata
+                record = _unsealed(saved)
+                self._check_structure(step, record, like)
                 state = self._checkpointer.load(
                     step, jax.tree.map(ocp.arrays.to_shape_dtype_struct, like)
                 )
-                saved = self._checkpointer.metadata(step).custom_metadata
-                if saved != {"crc32": _checksum(state)}:
+                if record["arrays"] != _checksum(state):
                     raise ValueError("its checksum is wrong")
+                self.notes = record["notes"]
                 return cast(TrainState, state), problems
+            except (UserError, MemoryError):  # no fault of the file
+                raise
             except Exception as error:  # whatever a damaged file makes a reader raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
+                if "RESOURCE_EXHAUSTED" in reason:
+                    raise
                 aside = self._set_aside(step)
                 problems.append(
                     f"the checkpoint of step {step} cannot be read ({reason:.120}); "
                     f"moved to {aside}"
                 )
         return None, problems
+
+    def _check_structure(
+        self, step: int, record: dict[str, Any], like: TrainState
+    ) -> None:
+        ours, theirs = _structure(like), record["structure"]
+        if theirs is None or ours == theirs:
+            return
+        first = min(k for k in ours | theirs if ours.get(k) != theirs.get(k))
+        here, there = (tree.get(first, "nothing") for tree in (ours, theirs))
+        raise UserError(
+            f"{self.directory}: the checkpoint of step {step} is whole, but has "
+            f"{there} as {first} and this run {here}; go on with the settings of JAX "
+            "and the version of this code that it was begun with, or choose another "
+            "folder with RUNS="
+        )
 
     def _set_aside(self, step: int) -> pathlib.Path:
         aside = self.directory.with_name("damaged-checkpoints")
@@ -107,6 +145,30 @@ class Checkpoints:
         # A save that failed raised already, in `save`; here it would raise once more.
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             self._checkpointer.close()
+
+
+def _structure(state: Any) -> dict[str, str]:
+    """Every array of the state by its path, as "float32[300, 40]"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{leaf.dtype}{list(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def _sealed(record: dict[str, Any]) -> Any:
+    """The record with a checksum of its own: it decides what is called damaged."""
+    text = json.dumps(record)
+    return {"record": text, "crc32": zlib.crc32(text.encode())}
+
+
+def _unsealed(sealed: Any) -> dict[str, Any]:
+    if sealed.keys() == {"crc32"}:  # written before there were records
+        return {"arrays": sealed["crc32"], "structure": None, "notes": {}}
+    if sealed["crc32"] != zlib.crc32(sealed["record"].encode()):
+        raise ValueError("the checksum of its record is wrong")
+    return json.loads(sealed["record"])
 
 
 def _checksum(state: Any) -> int:

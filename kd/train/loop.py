@@ -2,11 +2,11 @@
 
 The order is part of the contract, because resuming depends on it. For every step:
 evaluate if due, save if due, take the batch, dispatch the step. Metrics are fetched
-in blocks, so that the device never waits for the host.
+in blocks, so that the device never waits for the host; a block is some seconds of work
+at most, because steps that are dispatched cannot be called back.
 """
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,13 +20,21 @@ from jax.sharding import Mesh
 
 from kd.data.pipeline import TrainingBatches
 from kd.errors import UserError
+from kd.report.quantities import duration
 from kd.train.checkpoint import Checkpoints
 from kd.train.mesh import shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.signals import Interrupted, StopSignals
+from kd.train.speed import Speed
 from kd.types import Params, Training, TrainState
 
 _FETCH_EVERY = 32
+_SECONDS_AHEAD = 2.0
+"""Of work that is dispatched before its metrics are fetched: one who asks to stop waits
+for it, and a machine that is taken away leaves 30 seconds for everything."""
+_TELL_EVERY = 30.0
+_SLOW_COMPILATION = 5.0
+"""Seconds; where there is no bar, progress and slow compilations are told in lines."""
 _MARGINAL_ERROR = 0.25
 """Of a transport plan that is worth a warning; the published settings of SinKD stay
 below, though they are far from convergence."""
@@ -59,6 +67,8 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     say: Callable[[str], None],
+    speed: Speed | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[TrainState, float]:
     """Repeats the step to the end, from the newest checkpoint if there is one.
 
@@ -74,6 +84,9 @@ def train(
         checkpoints: where the state is saved.
         log: where metrics go.
         say: shows a line to the person who waits.
+        speed: takes up seconds and examples per second, those of earlier parts of the
+            run included.
+        clock: seconds from any moment on.
 
     Returns:
         The final state, and the training examples per second: the median over
@@ -83,15 +96,22 @@ def train(
         Interrupted: SIGTERM or SIGINT came; the state is saved.
         UserError: a loss or gradient is not finite.
     """
+    speed = Speed() if speed is None else speed
+    begun = clock()
     restored, problems = checkpoints.restore(state)
     for problem in problems:
         say(problem)
     if restored is not None:
         state = restored
+        speed.go_on_from(checkpoints.notes)
     elif problems:
         say("no checkpoint is whole; starting from the beginning")
+    seconds_before = speed.seconds
     start = int(state.step)
-    log.truncate(after=start)
+    for problem in log.truncate(after=start):
+        say(problem)
+    if start >= pace.log_every and not log.path.stat().st_size:
+        say(f"{log.path} has lost the rows up to step {start}; figures will lack them")
     if start:
         say(f"resuming after step {start} of {pace.num_steps}")
 
@@ -108,85 +128,114 @@ def train(
         ) as bar,
     ):
         block = _Block(
-            pace, learning_rate, checkpoints, log, bar, batches.batch_size, say
-        )
+            pace, learning_rate, checkpoints, log, bar, batches.batch_size, say,
+            speed, clock,
+        )  # fmt: skip
         source: Iterator = batches.from_step(start, pace.num_steps)
         for step in range(start, pace.num_steps + 1):
             last = step == pace.num_steps
-            if step > start and (last or step % pace.evaluate_every == 0):
+            due = last or step % pace.evaluate_every == 0
+            # Of the step that a run resumes at, where a stop left it out.
+            if step and due and not log.has_evaluation(step):
                 block.flush()
                 _check_parameters(state, checkpoints)
-                found = evaluate(state.params)
-                log.write(
-                    {"step": step, "epoch": step / pace.steps_per_epoch}
-                    | {"split": "dev"}
-                    | found
+                found = received.unless_stopped(
+                    lambda state=state: evaluate(state.params)
                 )
-                described = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
-                bar.clear()
-                say(f"step {step}/{pace.num_steps}: dev {described}")
+                if found is not None:
+                    log.write(
+                        {"step": step, "epoch": step / pace.steps_per_epoch}
+                        | {"split": "dev"}
+                        | found
+                    )
+                    described = ", ".join(f"{k} {v:.4f}" for k, v in found.items())
+                    bar.clear()
+                    say(f"step {step}/{pace.num_steps}: dev {described}")
             stopped_by = received.number
             if step > start and (last or stopped_by or step % pace.save_every == 0):
                 block.flush()
                 _check_parameters(state, checkpoints)
                 log.sync()
-                checkpoints.save(state)
-            if stopped_by and not last:
+                speed.seconds = seconds_before + clock() - begun
+                checkpoints.save(state, speed.to_notes())
+            if stopped_by:
                 goes_on = "the same command goes on from there"
                 raise Interrupted(
                     stopped_by,
                     f"at step {step}, which is saved; {goes_on}"
-                    if step > start
+                    if step > start or start
                     else f"before step {step + 1}; {goes_on}",
                 )
             if last:
                 break
-            block.begin()
             batch = next(source)
+            shapes = tuple(np.shape(x) for x in jax.tree.leaves(batch))
+            block.begin(shapes)
             examples = int(np.sum(batch["mask"]))
             state, metrics = training.step(
                 state, teacher_params, shard_batch(batch, mesh)
             )
             block.add(step + 1, examples, metrics)
-    return state, block.examples_per_second
+    speed.seconds = seconds_before + clock() - begun
+    return state, speed.examples_per_second
 
 
 class _Block:
-    """Metrics of the steps since the last fetch, still on the device."""
+    """Metrics of the steps since the last fetch, still on the device.
 
-    def __init__(self, pace, learning_rate, checkpoints, log, bar, batch_size, say):
+    How long a block takes is known from the blocks before, for every shape of batches:
+    the first step of a shape, which is compiled, and the second, which tells how long
+    it takes, are blocks of their own.
+    """
+
+    def __init__(
+        self, pace, learning_rate, checkpoints, log, bar, batch_size, say, speed, clock
+    ):
         self._pace, self._learning_rate = pace, learning_rate
         self._checkpoints, self._log, self._bar = checkpoints, log, bar
         self._batch_size = batch_size
-        self._say = say
+        self._say, self._speed, self._clock = say, speed, clock
         self._warned: set[str] = set()
         self._steps = []
-        self._rates = []
-        self._started = time.perf_counter()
-        self._rate_now = 0.0
+        self._shapes = []
+        # None: compiled and not timed yet.
+        self._seconds_per_step: dict[tuple, float | None] = {}
+        self._seconds_ahead = 0.0
+        self._started = clock()
+        self._told_at: float | None = None
+        self._first = self._started, 0
 
-    @property
-    def examples_per_second(self) -> float:
-        # The last block is mostly a short one, and in a short run the only one.
-        return statistics.median(self._rates or [self._rate_now])
-
-    def begin(self):
+    def begin(self, shapes):
+        """Before the step of a batch of these shapes is dispatched."""
+        if self._seconds_per_step.get(shapes) is None:
+            self.flush()
+        if not self._seconds_per_step:
+            self._say("compiling the training step; the first step waits for it")
+        self._shapes.append(shapes)
         if not self._steps:
-            self._started = time.perf_counter()
+            self._started = self._clock()
 
     def add(self, step, examples, metrics):
         self._steps.append((step, examples, metrics))
-        if len(self._steps) == _FETCH_EVERY:
-            self.flush()
+        seconds = self._seconds_per_step.get(self._shapes[-1])
+        self._seconds_ahead += seconds or 0.0
+        if (
+            seconds is None
+            or len(self._steps) == _FETCH_EVERY
+            or self._seconds_ahead >= _SECONDS_AHEAD
+        ):
+            self.flush(whole=seconds is not None)
 
-    def flush(self):
+    def flush(self, *, whole=False):
+        """Waits for the steps; `whole` is a block that nothing cut short."""
         if not self._steps:
             return
         fetched = jax.device_get([metrics for _, _, metrics in self._steps])
-        seconds = time.perf_counter() - self._started
-        self._rate_now = sum(n for _, n, _ in self._steps) / seconds
-        if len(self._steps) == _FETCH_EVERY:
-            self._rates.append(self._rate_now)
+        seconds = max(self._clock() - self._started, 1e-9)
+        rate = sum(n for _, n, _ in self._steps) / seconds
+        compiled = self._shapes[0] not in self._seconds_per_step
+        if not compiled or not self._speed.rest:
+            self._speed.add(rate, whole=whole)
         for (step, _, _), metrics in zip(self._steps, fetched, strict=True):
             self._check_finite(step, metrics)
             self._check_plans(step, metrics)
@@ -200,12 +249,46 @@ class _Block:
                     | {name: float(value) for name, value in metrics.items()}
                     | {
                         "learning_rate": float(self._learning_rate(step - 1)),
-                        "examples_per_second": round(self._rate_now, 1),
+                        "examples_per_second": round(rate, 1),
                     }
                 )
+        loss = float(fetched[-1]["loss"])
         self._bar.update(len(self._steps) * self._batch_size)
-        self._bar.set_postfix(loss=f"{float(fetched[-1]['loss']):.3f}")
-        self._steps = []
+        self._bar.set_postfix(loss=f"{loss:.3f}")
+        if self._bar.disable:
+            self._tell(self._steps[-1][0], loss, rate, seconds if compiled else 0.0)
+        self._learn_pace(seconds)
+        self._steps, self._shapes, self._seconds_ahead = [], [], 0.0
+
+    def _learn_pace(self, seconds):
+        shapes, known = self._shapes[0], self._seconds_per_step
+        if shapes not in known:
+            known[shapes] = None
+        elif known[shapes] is None:
+            known[shapes] = seconds
+        else:
+            for each in set(self._shapes):
+                known[each] *= seconds / self._seconds_ahead
+
+    def _tell(self, step, loss, rate, compilation):
+        now = self._clock()
+        progress = f"step {step}/{self._pace.num_steps}"
+        if compilation > _SLOW_COMPILATION:
+            self._say(
+                f"{progress}: compiled for batches of this shape in "
+                f"{duration(compilation)}"
+            )
+        if self._told_at is None:
+            # What is left takes no first compilation.
+            self._told_at, self._first = now, (now, step)
+        elif now - self._told_at >= _TELL_EVERY:
+            since, first = self._first
+            left = (now - since) / (step - first) * (self._pace.num_steps - step)
+            self._told_at = now
+            self._say(
+                f"{progress}: loss {loss:.3f}, {rate:.0f} examples/s, "
+                f"about {duration(left)} left"
+            )
 
     def _check_finite(self, step, metrics):
         wrong = [name for name, value in metrics.items() if not np.isfinite(value)]

@@ -1,9 +1,14 @@
 """AdamW with a linear schedule and clipping, as BERT is fine-tuned."""
 
 import dataclasses
+import math
+from typing import Any
 
 import jax
 import optax
+
+from kd.errors import UserError
+from kd.types import Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,13 +19,16 @@ class AdamW:
     then falls linearly to 0 at the last.
 
     Attributes:
-        learning_rate: at its peak.
+        learning_rate: at its peak, positive.
         warmup: share of the steps, in [0, 1).
-        weight_decay: decoupled; of matrices only, not of biases and norms.
-        b1: decay of the mean gradient.
-        b2: decay of the mean squared gradient.
-        epsilon: added to the root of the mean squared gradient.
+        weight_decay: decoupled; of matrices only, not of biases and norms. 0 for none.
+        b1: decay of the mean gradient, in [0, 1).
+        b2: decay of the mean squared gradient, in [0, 1).
+        epsilon: added to the root of the mean squared gradient, positive.
         clip: largest global norm of the gradient; 0 for no limit.
+        frozen: subtrees of the networks' parameters that stay as they are, by their
+            names or paths: "embeddings", "layer_0/query". Without moments, and not
+            part of the norm that is clipped.
     """
 
     learning_rate: float = 4e-5
@@ -30,18 +38,30 @@ class AdamW:
     b2: float = 0.999
     epsilon: float = 1e-8
     clip: float = 1.0
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}"
+        wrong = []
+        for holds, name, range_ in (
+            (self.learning_rate > 0, "learning_rate", "must be positive"),
+            (0 <= self.warmup < 1, "warmup", "is a share of the steps, in [0, 1)"),
+            (self.weight_decay >= 0, "weight_decay", "must not be negative"),
+            (0 <= self.b1 < 1, "b1", "must be in [0, 1)"),
+            (0 <= self.b2 < 1, "b2", "must be in [0, 1)"),
+            (self.epsilon > 0, "epsilon", "must be positive"),
+            (self.clip >= 0, "clip", "must not be negative"),
+        ):
+            value = getattr(self, name)
+            if not math.isfinite(value):
+                wrong.append(f"{name} must be finite, got {value}")
+            elif not holds:
+                wrong.append(f"{name} {range_}, got {value}")
+        if not all(name.strip("/") == name != "" for name in self.frozen):
+            wrong.append(
+                f'frozen must be names such as "embeddings", got {self.frozen}'
             )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(
-                f"warmup is a share of the steps, in [0, 1), got {self.warmup}"
-            )
-        if self.clip < 0:
-            raise ValueError(f"clip must not be negative, got {self.clip}")
+        if wrong:
+            raise ValueError("; ".join(wrong))
 
     def schedule(self, num_steps: int) -> optax.Schedule:
         """The learning rate of every step."""
@@ -62,9 +82,57 @@ class AdamW:
             weight_decay=self.weight_decay,
             mask=_matrices,
         )
-        if not self.clip:
-            return adamw
-        return optax.chain(optax.clip_by_global_norm(self.clip), adamw)
+        whole = (
+            optax.chain(optax.clip_by_global_norm(self.clip), adamw)
+            if self.clip
+            else adamw
+        )
+        if not self.frozen:
+            return whole
+        return optax.partition(
+            {"trained": whole, "frozen": optax.set_to_zero()}, self._labels
+        )
+
+    def _labels(self, params: Params) -> Any:
+        """What becomes of every parameter: "trained" or "frozen".
+
+        Raises:
+            UserError: a name is not in any network, or nothing else is.
+        """
+        # The objective's own parameters are no network.
+        paths = [
+            _joined(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)
+        ]
+        networks = {path for path in paths if not path.startswith("objective/")}
+        for name in self.frozen:
+            if not any(_within(path, name) for path in networks):
+                known = dict.fromkeys(path.split("/")[1] for path in sorted(networks))
+                raise UserError(
+                    f"optimizer.frozen: {name} is in no network; there are "
+                    f"{', '.join(known)}"
+                )
+        frozen = {
+            path
+            for path in networks
+            if any(_within(path, name) for name in self.frozen)
+        }
+        if frozen == networks:
+            raise UserError(
+                f"optimizer.frozen: {', '.join(self.frozen)} leaves nothing to train"
+            )
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if _joined(path) in frozen else "trained", params
+        )
+
+
+def _joined(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _within(path: str, name: str) -> bool:
+    """Whether some part of the path, below the network, is the name."""
+    _, _, below = path.partition("/")
+    return f"/{name}/" in f"/{below}/"
 
 
 def _matrices(params):

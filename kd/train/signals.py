@@ -2,6 +2,10 @@
 
 import signal
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # One Ctrl-C or kill may arrive twice, directly and forwarded by make or timeout.
 _SAME_WISH_SECONDS = 2.0
@@ -15,11 +19,31 @@ class Interrupted(Exception):
         self.exit_status = 128 + number
 
 
+class _Abandoned(BaseException):
+    """What is under way is not to be finished."""
+
+
 class StopSignals:
     """A context that notes SIGTERM and SIGINT instead of dying of them.
 
     A second Ctrl-C, some seconds after the first, is obeyed at once.
     """
+
+    _abandons = False
+
+    def unless_stopped(self, work: Callable[[], T]) -> T | None:
+        """What `work` returns; None where a signal asked to stop before its end.
+
+        For what may take long, can be done again and is not None.
+        """
+        try:
+            try:
+                self._abandons = True
+                return work() if self.number is None else None
+            finally:
+                self._abandons = False
+        except _Abandoned:
+            return None
 
     def __enter__(self) -> "StopSignals":
         self.number: int | None = None
@@ -39,6 +63,8 @@ class StopSignals:
                 raise KeyboardInterrupt
         elif not again:
             self.number, self._noted = number, time.monotonic()
+            if self._abandons:
+                raise _Abandoned
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():

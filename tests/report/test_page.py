@@ -3,11 +3,12 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from kd.errors import UserError
 from kd.report.files import read_run
-from kd.report.page import render, write_page
+from kd.report.page import render, write_page, write_page_or_tell
 
 
 class Outline(HTMLParser):
@@ -189,3 +190,48 @@ def test_failure_leaves_the_old_page_and_nothing_else(run_directory, monkeypatch
 
     assert (run_directory / "report.html").read_text() == "old"
     assert {path.name for path in run_directory.iterdir()} == names
+
+
+@pytest.mark.parametrize("error", [ValueError("no such backend\nat all"), KeyError()])
+def test_a_page_that_fails_is_told_and_costs_nothing(run_directory, monkeypatch, error):
+    said = []
+    monkeypatch.setattr("kd.report.figures.sections", lambda run: iter([]))
+    written = run_directory / "report.html"
+    assert write_page_or_tell(run_directory, said.append) == written
+    assert not said and written.is_file()
+
+    def failing(run):
+        raise error
+
+    monkeypatch.setattr("kd.report.figures.sections", failing)
+    assert write_page_or_tell(run_directory, said.append) is None
+    (line,) = said
+    assert line.startswith("no page was drawn: ") and "\n" not in line
+    assert line.endswith(f"the numbers are in {run_directory / 'summary.json'}")
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "plan.npz"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty", "one array"])
+def test_damaged_arrays_are_one_line(run_directory, name, damage):
+    path = run_directory / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    changed = {"cut": content[:-100], "flipped": content, "text": b"{}", "empty": b""}
+    if damage in changed:
+        path.write_bytes(changed[damage])
+    else:
+        with open(path, "wb") as file:
+            np.save(file, np.arange(3))
+    with pytest.raises(UserError, match=f"{name} is damaged: ") as refused:
+        read_run(run_directory)
+    assert "\n" not in str(refused.value)
+    path.unlink()
+    read_run(run_directory)
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff{}", b""])
+def test_damaged_json_is_one_line(run_directory, name, content):
+    (run_directory / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name} is damaged: .*; choose another"):
+        read_run(run_directory)

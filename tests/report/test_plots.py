@@ -1,4 +1,8 @@
+import os
+import pathlib
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
@@ -144,3 +148,34 @@ def test_long_run_stays_small():
     svg = plots.curve(steps, 2 + noise, label="loss", name="loss")
 
     assert len(svg) < 1_000_000
+
+
+def test_settings_of_the_user_do_not_show():
+    import matplotlib
+
+    plain = plots.curve(STEPS, 1.0 / STEPS, label="loss", name="loss")
+    theirs = {
+        "axes.titlesize": 30, "font.size": 30, "axes.labelpad": 40, "text.usetex": True,
+        "svg.image_inline": False, "axes.formatter.use_locale": True,
+        "savefig.bbox": "tight", "lines.linestyle": ":", "path.sketch": (1, 2, 3),
+    }  # fmt: skip
+    with matplotlib.rc_context(theirs):
+        assert plots.curve(STEPS, 1.0 / STEPS, label="loss", name="loss") == plain
+
+
+def test_a_backend_that_is_not_there_is_not_asked_for(tmp_path):
+    """As in a process that a notebook started, for which its backend is named."""
+    program = (
+        "import os; from kd.report import plots; import numpy as np;"
+        "svg = plots.curve(np.arange(9), np.ones(9), label='loss', name='loss');"
+        "assert svg.startswith('<svg');"
+        "assert os.environ['MPLBACKEND'] == 'module://nowhere.inline'"
+    )
+    (tmp_path / "matplotlibrc").write_text("font.size: 40\naxes.labelsize: 40\n")
+    found = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"MPLBACKEND": "module://nowhere.inline",
+                          "PYTHONPATH": str(pathlib.Path(__file__).parents[2])},
+        timeout=120,
+    )  # fmt: skip
+    assert found.returncode == 0, found.stderr

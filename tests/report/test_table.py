@@ -62,3 +62,10 @@ def test_no_teacher(summary):
 @pytest.mark.parametrize("summary", [{}, {"student": {"nll": float("nan")}, "x": 1}])
 def test_what_is_missing_is_a_dash(summary):
     assert "–" in final_table(summary)
+
+
+def test_a_page_that_is_not_there_is_not_named(summary, tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    assert "report.html" not in final_table(summary, directory=tmp_path)
+    (tmp_path / "report.html").write_text("")
+    assert str(tmp_path / "report.html") in final_table(summary, directory=tmp_path)

@@ -2,6 +2,9 @@ import json
 import sys
 import types
 
+import pytest
+
+from kd.errors import UserError
 from kd.train import metrics_log
 from kd.train.metrics_log import MetricsLog
 
@@ -62,3 +65,35 @@ def test_tensorboard_gets_the_same_numbers(tmp_path, monkeypatch):
     log.close()
     assert scalars == [("train/loss", 1 / 8, 8)]
     assert purged == [(str(tmp_path / "tensorboard"), 8)]
+
+
+DAMAGED = {
+    "no JSON": b'{"step": 2, "spl',
+    "not an object": b"[1, 2]",
+    "no step": b'{"split": "train"}',
+    "no split": b'{"step": 2}',
+    "a word for a number": b'{"step": 2, "split": "train", "loss": "low"}',
+    "not UTF-8": b'{"step": 2, "split": "train", "lo\xff": 1}',
+}
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_line_costs_no_other(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps(row(step)).encode() for step in (1, 2, 3)]
+    path.write_bytes(b"\n".join([lines[0], line, b"", *lines[1:]]) + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: expected a JSON object"):
+        metrics_log.read(path)
+    log = MetricsLog(path)
+    (told,) = log.truncate(after=2)
+    assert told == f"{path}:2: damaged, left out"
+    log.close()
+    assert metrics_log.read(path) == [row(1), row(2)]
+
+
+def test_a_row_can_be_read_when_it_is_written(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    assert log.truncate(after=0) == []
+    log.write(row(1))
+    assert metrics_log.read(log.path) == [row(1)]
+    log.close()
