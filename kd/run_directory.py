@@ -1,6 +1,6 @@
 """A folder that holds one run, and never another.
 
-config.json      the experiment, every field resolved, what its data hash to, settings of JAX
+config.json      every field of the experiment, what its data hash to, settings of JAX
 metrics.jsonl    one row per logged step and per evaluation
 checkpoints/     the newest states, while the run is not finished
 model/           the network: safetensors, config, tokenizer or normalization

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from kd.train.checkpoint import Checkpoints
 from kd.train.loop import Pace, train
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
+from kd.train.speed import Speed
 from kd.types import Architecture, Model, Params
 
 Say = Callable[[str], Any]
@@ -46,8 +46,7 @@ class Fitted(NamedTuple):
     learnt: dict[str, Learnt]
     """Every network that learned, by its name in the procedure."""
     num_steps: int
-    examples_per_second: float
-    seconds: float
+    speed: Speed
 
 
 def fit(
@@ -132,9 +131,9 @@ def fit(
 
     checkpoints = Checkpoints(directory / "checkpoints")
     log = MetricsLog(directory / "metrics.jsonl")
-    started = time.perf_counter()
+    speed = Speed()
     try:
-        state, examples_per_second = train(
+        state, _ = train(
             training,
             replicate(state, mesh),
             teacher_params,
@@ -152,6 +151,7 @@ def fit(
             checkpoints=checkpoints,
             log=log,
             say=say,
+            speed=speed,
         )
     except BaseException:
         # What stopped the run matters more than what its end may run into.
@@ -172,8 +172,7 @@ def fit(
             for name in models
         },
         num_steps=num_steps,
-        examples_per_second=examples_per_second,
-        seconds=time.perf_counter() - started,
+        speed=speed,
     )
 
 

@@ -17,7 +17,7 @@ from kd.networks import answers, load
 from kd.networks.answers import Answers
 from kd.networks.load import Found
 from kd.networks.place import with_fingerprints
-from kd.report.page import write_page
+from kd.report.page import write_page_or_tell
 from kd.run import results
 from kd.run.fit import fit
 from kd.run.obtain import check_places, obtain
@@ -93,7 +93,7 @@ def _run_in(
                 f"{directory}: finished before; remove the folder to run it again"
             )
             if not (directory / "report.html").exists():
-                write_page(directory)
+                write_page_or_tell(directory, workspace.say)
             return run_directory.read_json(finished)
         started = time.perf_counter()
         teachers, start = _obtain(experiment, corpora, workspace)
@@ -123,11 +123,13 @@ def _run_in(
             },
             **results.write(directory, experiment, data, told, fitted),
             "speed": {
-                "examples_per_second": round(fitted.examples_per_second, 1),
+                "examples_per_second": round(fitted.speed.examples_per_second, 1),
                 "steps": fitted.num_steps,
-                "seconds_train": round(fitted.seconds, 1),
+                "seconds_train": round(fitted.speed.seconds, 1),
                 "seconds_teacher": round(seconds_teacher, 1),
+                # Of this process: a run that was stopped took more.
                 "seconds_total": round(time.perf_counter() - started, 1),
+                **({"partial": True} if fitted.speed.partial else {}),
             },
             "versions": environment.versions(),
             "device": environment.device(),
@@ -136,7 +138,7 @@ def _run_in(
             ),
         }
         run_directory.write_json(finished, summary)
-        write_page(directory)
+        write_page_or_tell(directory, workspace.say)
         shutil.rmtree(directory / "checkpoints")
         return summary
 
@@ -230,6 +232,8 @@ def _describe(
     return {
         "run": {"name": name, "seed": experiment.seed, "scale": scale},
         "data": {"source": corpus.source, "fingerprint": corpus.fingerprint},
+        "numerics": environment.numerics(),
+        "toolchain": environment.toolchain(),
         # Paths may change; what lies there may not.
         "networks": [
             config.identity(with_fingerprints(tree[role]))

@@ -17,7 +17,7 @@ from kd.train.mesh import data_mesh, replicate
 from kd.train.metrics_log import MetricsLog
 from kd.train.signals import Interrupted
 from kd.train.speed import Speed
-from kd.types import Procedure, TrainState
+from kd.types import Training, TrainState
 
 ROWS = 8
 
@@ -100,7 +100,7 @@ class Folder:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("kd.train.loop.jax.device_get", device.fetch)
                 _, rate = train(
-                    Procedure(lambda *_: state, device.step),
+                    Training(lambda *_: state, device.step),
                     replicate(state, mesh),
                     None,
                     Batches(widths),
