@@ -148,7 +148,7 @@ def _losses(
 
 
 def _trained_teacher(experiment: Experiment, runs: pathlib.Path) -> pathlib.Path:
-    assert experiment.teacher is not None
+    assert experiment.teacher and experiment.teacher.recipe
     run.run(experiment.teacher.recipe, "teacher", _workspace(runs))
     return runs / "teacher" / str(experiment.teacher.recipe.seed)
 

@@ -190,7 +190,7 @@ def test_nothing_compiles_once_the_widths_are_warm(place, monkeypatch):
         return place_batch(batch, mesh)
 
     monkeypatch.setattr(kd.train.loop, "shard_batch", counted)
-    assert tiny.teacher
+    assert tiny.teacher and tiny.teacher.recipe
     run.run(tiny.teacher.recipe, "tiny", workspace)
     # By its 12th step every width has been met; evaluations come later.
     assert at_step[0] < at_step[11] == at_step[23]

@@ -155,7 +155,7 @@ def _scores(summary: Summary) -> Markup:
                 f"{metric['title']} {'↑' if metric['higher_is_better'] else '↓'}",
                 shown(both[0], metric),
                 shown(both[1], metric),
-                difference(*both) if None not in both else "",
+                "" if None in both else difference(*both),  # pyrefly: ignore
                 metric["meaning"]
                 + (
                     "; ± one standard error of a dev set this size"

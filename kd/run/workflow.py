@@ -98,7 +98,7 @@ def _run_in(
         started = time.perf_counter()
         teachers, start = _obtain(experiment, corpora, workspace)
         data = _prepare(experiment, corpus, directory, teachers, start)
-        begun = start and load.load_start(start, experiment.data, data)
+        begun = load.load_start(start, experiment.data, data) if start else None
         told = _ask(experiment, data, teachers, workspace)
         seconds_teacher = time.perf_counter() - started
         fitted = fit(
@@ -169,7 +169,7 @@ def _obtain(
         found(network, f"teacher {i}" if several else "teacher")
         for i, network in enumerate(experiment.teachers, start=1)
     ]
-    start = experiment.start and found(experiment.start, "start")
+    start = found(experiment.start, "start") if experiment.start else None
     return teachers, start
 
 

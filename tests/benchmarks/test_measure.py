@@ -62,7 +62,7 @@ def test_table_has_rates_and_factors_of_the_blocks():
 @pytest.mark.parametrize("data_dir", [None, "somewhere"])
 def test_experiment_and_its_teacher_have_the_data_asked_for(data_dir):
     experiment = measure.mini_experiment(data_dir)
-    assert experiment.teacher is not None
+    assert experiment.teacher and experiment.teacher.recipe
     assert experiment.data == experiment.teacher.recipe.data
     assert experiment.data.source == ("local" if data_dir else "bundled")
     assert experiment.data.directory == (data_dir or "")
