@@ -1,6 +1,7 @@
 """Experiments by name, changed from the command line, written as JSON."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -199,7 +200,11 @@ def _parse(text: str, current: Any, expected: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none" and type(None) in typing.get_args(expected):
             return None
-        expected = next(t for t in typing.get_args(expected) if t is not type(None))
+        choices = [t for t in typing.get_args(expected) if t is not type(None)]
+        for other in choices[:-1]:
+            with contextlib.suppress(ValueError):
+                return _parse(text, current, other)
+        expected = choices[-1]
         if expected is Network:
             return network_in(text, current.change if current else None)
         origin = typing.get_origin(expected)

@@ -127,6 +127,38 @@ def test_overrides_are_checked_together():
         assert config.override(experiment, *order).data.widths == (16, 128)
 
 
+def test_chosen_layers(sinkd):
+    small = config.load("sst2_sinkd", "small")
+    changed = config.override(small, "start.change.chosen=0,2,4")
+    assert changed.start.change.chosen == (0, 2, 4)
+    changed = config.override(small, "start.change.chosen=first 3")
+    assert changed.start.change.numbers(6) == (0, 1, 2)
+    with pytest.raises(UserError, match="must be increasing"):
+        config.override(small, "start.change.chosen=3,1")
+    with pytest.raises(UserError, match="start is set as a whole|parts of it are set"):
+        config.override(small, "start.change.chosen=1", "start=a/b")
+
+
+def test_settings_are_not_lost_by_another(sinkd):
+    for order in (1, -1):
+        both = ["teacher.recipe.num_steps=12", "answers=live"][::order]
+        changed = config.override(sinkd, *both)
+        assert changed.teacher.recipe.num_steps == 12 and changed.answers == "live"
+        with pytest.raises(UserError, match="set as a whole|parts of it are set"):
+            config.override(
+                sinkd, *["teacher.recipe.num_steps=12", "teacher=a"][::order]
+            )
+    with pytest.raises(UserError, match="set answers=live instead"):
+        config.override(sinkd, "teacher=live")
+
+
+def test_functions_that_differ_inside_are_told_apart():
+    one, two = (lambda step: 0.5 * step), (lambda step: 0.25 * step)
+    two.__qualname__ = one.__qualname__
+    trees = [config.to_json(f * CrossEntropy()) for f in (one, two)]
+    assert config.differences(*trees)
+
+
 def test_a_baseline_may_go_without_its_teacher():
     baseline = config.load("sst2_ce", "mini")
     assert config.override(baseline, "teacher=none").teacher is None
