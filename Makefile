@@ -86,7 +86,7 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= W
 		$(call given,NAME) $(ARGS)
 
 experiments: $(INSTALLED)  ## list the experiments with a line each
-	@$(PY) -c 'from kd import config; print(config.listing())'
+	@$(PY) -c 'from kd import catalog; print(catalog.listing())'
 
 bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyTorch is installed first)
 	@$(PIP) install torch==2.13.0 'transformers>=5.23' POT geomloss  # setup.cfg, extra bench

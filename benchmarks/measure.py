@@ -17,7 +17,7 @@ from typing import Any
 
 import tqdm
 
-from kd import config, environment
+from kd import catalog, config, environment
 from kd.errors import UserError
 from kd.experiment import Experiment
 from kd.run_directory import write_json
@@ -89,7 +89,7 @@ def mini_experiment(data_dir: str | None) -> Experiment:
     """`sst2_sinkd` at scale mini, on local data or on those bundled with the code."""
     source = "local" if data_dir else "bundled"
     return config.override(
-        config.load("sst2_sinkd", "mini"),
+        catalog.load("sst2_sinkd", "mini"),
         f"data.source={source}",
         f"data.directory={data_dir or ''}",
     ).sharing_data()

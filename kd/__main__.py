@@ -103,10 +103,10 @@ def _run(options: argparse.Namespace) -> int:
     except ValueError as error:  # a variable such as JAX_ENABLE_X64
         raise UserError(f"JAX does not start: {error}") from error
 
-    from kd import config
+    from kd import catalog, config
 
     if options.name is None:
-        print(f"Which experiment? make exp NAME=...\n{config.listing()}")
+        print(f"Which experiment? make exp NAME=...\n{catalog.listing()}")
         return 2
     warnings.filterwarnings("ignore")
     # Orbax logs what it also raises.
@@ -141,7 +141,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"DATA_DIR is not read with SOURCE={options.source}; drop one")
     assignments = [f"{k}={v}" for k, v in chosen.items() if v is not None]
     experiment = config.override(
-        config.load(options.name, scale), *options.fields, *assignments
+        catalog.load(options.name, scale), *options.fields, *assignments
     ).sharing_data()
     if options.weights:
         experiment = weights.from_folder(experiment, options.weights)

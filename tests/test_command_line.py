@@ -8,7 +8,7 @@ import sys
 import jax
 import pytest
 
-from kd import config
+from kd import catalog
 from kd.__main__ import main
 
 BUNDLED = ["--source", "bundled"]
@@ -27,15 +27,15 @@ def complaint(capsys, *arguments):
 def test_no_name_lists_the_experiments(capsys):
     assert main([]) == 2
     shown = capsys.readouterr().out
-    for name in config.names():
-        assert f"  {name} " in shown and config.headline(name) in shown
+    for name in catalog.names():
+        assert f"  {name} " in shown and catalog.headline(name) in shown
 
 
 def test_unknown_name_lists_the_experiments(capsys):
     assert main(["sst2_sinkdd"]) == 2
     shown = capsys.readouterr().err
     assert "no experiment 'sst2_sinkdd'; did you mean sst2_sinkd?" in shown
-    for name in config.names():
+    for name in catalog.names():
         assert f"  {name} " in shown
 
 

@@ -4,7 +4,7 @@ import json
 import optax
 import pytest
 
-from kd import config
+from kd import catalog, config
 from kd.errors import UserError
 from kd.features import EmbeddingCompression, RKDDistance, pkd
 from kd.objective import CrossEntropy
@@ -12,12 +12,12 @@ from kd.objective import CrossEntropy
 
 @pytest.fixture
 def sinkd():
-    return config.load("sst2_sinkd", "mini")
+    return catalog.load("sst2_sinkd", "mini")
 
 
 def test_the_recipe_of_a_given_teacher_does_not_matter(tmp_path):
     changed = config.override(
-        config.load("sst2_kd", "mini"), f"teacher={tmp_path}",
+        catalog.load("sst2_kd", "mini"), f"teacher={tmp_path}",
         "student.max_length=128", "data.widths=16,128",
     )  # fmt: skip
     assert changed.teacher.recipe is None
@@ -27,7 +27,7 @@ def test_the_recipe_of_a_given_teacher_does_not_matter(tmp_path):
 def test_a_teacher_in_the_home_directory(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "taught").mkdir()
-    changed = config.override(config.load("sst2_kd", "mini"), "teacher=~/taught")
+    changed = config.override(catalog.load("sst2_kd", "mini"), "teacher=~/taught")
     assert changed.teacher.place == str(tmp_path / "taught")
 
 
@@ -51,7 +51,7 @@ def test_a_teacher_in_the_home_directory(tmp_path, monkeypatch):
     ],
 )
 def test_overrides(assignment, read):
-    experiment = config.load("sst2_sinkd", "mini")
+    experiment = catalog.load("sst2_sinkd", "mini")
     changed = config.override(experiment, assignment)
     assert read(changed)
     assert not read(experiment)
@@ -118,7 +118,7 @@ def test_bad_overrides_say_what_would_be_right(sinkd, assignment, message):
 
 
 def test_overrides_are_checked_together():
-    experiment = config.load("sst2_sinkd", "mini")
+    experiment = catalog.load("sst2_sinkd", "mini")
     changed = config.override(experiment, "num_epochs=2", "num_steps=0")
     assert (changed.num_epochs, changed.num_steps) == (2, 0)
     longer = ["data.widths=16,128", "student.max_length=128"]
@@ -128,7 +128,7 @@ def test_overrides_are_checked_together():
 
 
 def test_chosen_layers(sinkd):
-    small = config.load("sst2_sinkd", "small")
+    small = catalog.load("sst2_sinkd", "small")
     changed = config.override(small, "start.change.chosen=0,2,4")
     assert changed.start.change.chosen == (0, 2, 4)
     changed = config.override(small, "start.change.chosen=first 3")
@@ -160,7 +160,7 @@ def test_functions_that_differ_inside_are_told_apart():
 
 
 def test_a_baseline_may_go_without_its_teacher():
-    baseline = config.load("sst2_ce", "mini")
+    baseline = catalog.load("sst2_ce", "mini")
     assert config.override(baseline, "teacher=none").teacher is None
 
 
@@ -172,9 +172,9 @@ def test_student_and_teacher_share_data_and_tokenizer(sinkd):
 
 def test_unknown_experiment_lists_those_there_are():
     with pytest.raises(UserError) as refused:
-        config.load("sst2_sinkdd", "mini")
+        catalog.load("sst2_sinkdd", "mini")
     assert "did you mean sst2_sinkd?" in str(refused.value)
-    for name in config.names():
+    for name in catalog.names():
         assert f"{name} " in str(refused.value)
 
 

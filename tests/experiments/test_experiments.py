@@ -9,13 +9,13 @@ import sys
 import jax
 import pytest
 
-from kd import config
+from kd import catalog, config
 from kd.data.sentences import TextTask
 from kd.divergences import SinKD
 from kd.experiment import Experiment
 from kd.models.bert import Bert
 
-every_experiment = pytest.mark.parametrize("name", config.names())
+every_experiment = pytest.mark.parametrize("name", catalog.names())
 both_scales = pytest.mark.parametrize("scale", ["paper", "mini"])
 every_scale = pytest.mark.parametrize("scale", ["paper", "small", "mini"])
 
@@ -23,7 +23,7 @@ every_scale = pytest.mark.parametrize("scale", ["paper", "small", "mini"])
 @every_experiment
 @every_scale
 def test_loads_and_is_json(name, scale):
-    experiment = config.load(name, scale)
+    experiment = catalog.load(name, scale)
     assert isinstance(experiment, Experiment)
     tree = json.loads(json.dumps(config.to_json(experiment)))
     if experiment.student is None:
@@ -35,10 +35,10 @@ def test_loads_and_is_json(name, scale):
 
 @every_experiment
 def test_lab_note_names_its_command(name):
-    path = config.DIRECTORY / f"{name}.py"
+    path = catalog.DIRECTORY / f"{name}.py"
     note = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert f"make exp NAME={name}" in note
-    assert config.headline(name).endswith(".") and len(config.headline(name)) <= 80
+    assert catalog.headline(name).endswith(".") and len(catalog.headline(name)) <= 80
 
 
 def test_importing_computes_nothing_and_imports_no_heavy_package():
@@ -47,9 +47,9 @@ import sys
 import jax
 jax.config.update("jax_platforms", "none")  # any computation now fails
 import kd.divergences
-from kd import config
-for name in config.names():
-    config.load(name, "paper"), config.load(name, "mini")
+from kd import catalog
+for name in catalog.names():
+    catalog.load(name, "paper"), catalog.load(name, "mini")
 kd.divergences.OptimalTransport()
 heavy = {"ott", "requests", "tensorflow", "tensorflow_datasets", "torch",
     "transformers"}
@@ -60,7 +60,7 @@ sys.exit(f"imported: {imported}" if imported else 0)
 
 
 def test_published_recipe():
-    sinkd = config.load("sst2_sinkd", "paper")
+    sinkd = catalog.load("sst2_sinkd", "paper")
     assert (sinkd.batch_size, sinkd.num_epochs) == (32, 2)
     assert sinkd.optimizer.learning_rate == 4e-5
     weights = {term.loss.name: term.weight for term in sinkd.objective.terms}
@@ -77,7 +77,7 @@ def test_published_recipe():
 
 @both_scales
 def test_sinkd_differs_from_kd_by_one_term(scale):
-    kd, sinkd = (config.load(name, scale) for name in ("sst2_kd", "sst2_sinkd"))
+    kd, sinkd = (catalog.load(name, scale) for name in ("sst2_kd", "sst2_sinkd"))
     assert dataclasses.replace(sinkd, objective=kd.objective) == kd
     assert sinkd.objective.terms[:-1] == kd.objective.terms
 
@@ -85,7 +85,7 @@ def test_sinkd_differs_from_kd_by_one_term(scale):
 @both_scales
 @pytest.mark.parametrize("name", ["fashion_mnist_kd", "gtzan_kd", "cola_dkd"])
 def test_the_teacher_is_larger_and_sees_the_same(name, scale):
-    experiment = config.load(name, scale)
+    experiment = catalog.load(name, scale)
     assert experiment.teacher and experiment.teacher.recipe
     assert experiment.teacher.recipe.data == experiment.data
     shape = {"fashion_mnist_kd": (1, 28, 28, 1), "gtzan_kd": (1, 57)}.get(name)

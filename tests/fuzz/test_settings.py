@@ -6,10 +6,10 @@ import hypothesis
 from fuzz.outcomes import FUZZ, outcome
 from hypothesis import strategies as st
 
-from kd import config
+from kd import catalog, config
 
 NAMES = ["sst2_sinkd", "stsb_kd", "gtzan_kd", "fashion_mnist_nd", "cb_kd", "sst2_rkd"]
-BASES = {name: config.load(name, "mini") for name in NAMES}
+BASES = {name: catalog.load(name, "mini") for name in NAMES}
 
 
 def paths(record, prefix=(), depth=5):

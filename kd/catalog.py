@@ -1,0 +1,183 @@
+"""Experiments by name: the modules in `experiments/`, listed and loaded."""
+
+import ast
+import contextlib
+import difflib
+import importlib
+import importlib.machinery
+import importlib.util
+import pathlib
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Iterator
+
+from kd.errors import UserError
+from kd.experiment import Experiment, Scale
+
+DIRECTORY = pathlib.Path(__file__).resolve().parent.parent / "experiments"
+"""That of a checkout. One module an experiment; its name is the experiment's."""
+
+
+def folder() -> pathlib.Path:
+    """Where the experiments are: beside `kd` in a checkout, else in the working folder.
+
+    Raises:
+        UserError: there are none.
+    """
+    # What pip installed has its record beside it, and what else is there is not ours.
+    installed = any(DIRECTORY.parent.glob("kd_ot-*.dist-info"))
+    if DIRECTORY.is_dir() and not installed:
+        return DIRECTORY
+    here = pathlib.Path.cwd() / "experiments"
+    if not here.is_dir():
+        raise UserError(
+            f"{here}: no such folder, and kd was installed without its own; start it "
+            "where experiments/ is, such as in a checkout"
+        )
+    return here.resolve()
+
+
+def names() -> list[str]:
+    """All experiments, sorted."""
+    stems = (path.stem for path in folder().glob("*.py"))
+    return sorted(s for s in stems if s != "__init__" and not s.startswith("."))
+
+
+def headline(name: str) -> str:
+    """The first line of an experiment's docstring, without running the module.
+
+    What is wrong with one that cannot be read is its line instead.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            module = ast.parse(_file(name).read_bytes())
+    except SyntaxError as error:
+        return f"(unfinished, line {error.lineno or 1}: {_line(error.msg)})"
+    except (OSError, ValueError, MemoryError, RecursionError) as error:
+        return f"(unreadable: {_line(str(error) or type(error).__name__)})"
+    first = (ast.get_docstring(module) or "").partition("\n")[0]
+    return first or "(no docstring)"
+
+
+def listing() -> str:
+    """Every experiment with its headline, a line each."""
+    known = names()
+    width = max(map(len, known), default=0)
+    return "\n".join(f"  {name:<{width}}  {headline(name)}" for name in known)
+
+
+def load(name: str, scale: Scale) -> Experiment:
+    """The experiment of a module in `experiments/`.
+
+    Raises:
+        UserError: there is no such module; the message lists those there are. Or it
+            does not run, or makes no experiment.
+    """
+    known = names()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise UserError(f"no experiment {name!r}{hint}\nThere are:\n{listing()}")
+    path = _file(name)
+    with _named_experiments(path.parent):
+        with _faults_of(path, 1):
+            module = importlib.import_module(f"experiments.{name}")
+        make = getattr(module, "experiment", None)
+        if not callable(make):
+            raise UserError(
+                f"{path}:1: it defines no experiment; expected a function "
+                "experiment(scale) that returns a kd.experiment.Experiment"
+            )
+        code = getattr(make, "__code__", None)
+        line = code.co_firstlineno if code else 1
+        with _faults_of(path, line):
+            made = make(scale)
+    if not isinstance(made, Experiment):
+        raise UserError(
+            f"{path}:{line}: experiment({scale!r}) returned "
+            f"{_line(repr(made)):.80}; expected a kd.experiment.Experiment"
+        )
+    return made
+
+
+def _file(name: str) -> pathlib.Path:
+    return folder() / f"{name}.py"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _named_experiments(directory: pathlib.Path) -> Iterator[None]:
+    """`experiments` is the package in this directory, whatever else has the name.
+
+    Somebody's own package of that name comes first on the path of a working folder, or
+    has been imported; it is put back afterwards.
+    """
+    others = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "experiments"
+    }
+    found = [
+        pathlib.Path(path).resolve()
+        for path in getattr(others.get("experiments"), "__path__", [])
+    ]
+    if found == [directory]:
+        yield
+        return
+    spec = importlib.machinery.ModuleSpec("experiments", None, is_package=True)
+    spec.submodule_search_locations = [str(directory)]
+    for name in others:
+        del sys.modules[name]
+    sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        if others:
+            for name in [*sys.modules]:
+                if name.partition(".")[0] == "experiments":
+                    del sys.modules[name]
+            sys.modules.update(others)
+
+
+@contextlib.contextmanager
+def _faults_of(path: pathlib.Path, line: int) -> Iterator[None]:
+    """Turns what an experiment's module raises into one line that says where.
+
+    Args:
+        path: of the module.
+        line: of it, where none of `experiments/` is known.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except SyntaxError as error:
+        if error.filename:
+            path, line = pathlib.Path(error.filename), error.lineno or 1
+        raise UserError(f"{path}:{line}: {_line(error.msg)}") from error
+    except RecursionError as error:
+        path, line = _where(error.__traceback__, path, line)
+        raise UserError(
+            f"{path}:{line}: the experiment is made from itself without end; a chain "
+            "of networks must begin with one that has no teacher and no start"
+        ) from error
+    except Exception as error:
+        path, line = _where(error.__traceback__, path, line)
+        what = f"{type(error).__name__}: {_line(str(error))}".removesuffix(": ")
+        raise UserError(f"{path}:{line}: {what}") from error
+
+
+def _where(
+    trace: types.TracebackType | None, path: pathlib.Path, line: int
+) -> tuple[pathlib.Path, int]:
+    """The innermost line of `experiments/` in a traceback."""
+    for frame, number in traceback.walk_tb(trace):
+        file = pathlib.Path(frame.f_code.co_filename)
+        if file.is_relative_to(path.parent):
+            path, line = file, number
+    return path, line
