@@ -7,8 +7,10 @@ A checkpoint is a directory, or a name on the hub, with `config.json` and
 import hashlib
 import json
 import os
+import reprlib
+import typing
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NamedTuple
 
 import huggingface_hub
@@ -16,11 +18,11 @@ import huggingface_hub.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from kd.atomic import atomic_write
 from kd.errors import UserError
+from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
 from kd.types import Params
 
@@ -59,6 +61,12 @@ _FIELDS = {
     "layer_norm_epsilon": "layer_norm_eps",
     "initializer_stddev": "initializer_range",
 }
+_TYPES = typing.get_type_hints(Bert)
+_LARGEST = 2**24
+"""Of any size in a config.json; past every network that fits a machine, and short of
+what overflows."""
+_MOST_LAYERS = 1024
+_LAYERS = ("num_hidden_layers", "num_blocks")
 # What `Bert` computes; a config.json without the key means the same.
 _SUPPORTED = {
     "model_type": "bert",
@@ -105,10 +113,13 @@ def find_file(name_or_directory: str | os.PathLike[str], filename: str) -> Path 
     Raises:
         UserError: no such directory, no such name, or the hub cannot be reached.
     """
-    directory = Path(name_or_directory).expanduser()
-    if directory.is_dir():
-        path = directory / filename
-        return path if path.is_file() else None
+    try:
+        directory = Path(name_or_directory).expanduser()
+        if directory.is_dir():
+            path = directory / filename
+            return path if path.is_file() else None
+    except (OSError, RuntimeError) as error:  # RuntimeError: a home of nobody.
+        raise UserError(f"{name_or_directory} cannot be read: {error}") from error
     name = os.fspath(name_or_directory)
     try:
         return Path(huggingface_hub.hf_hub_download(name, filename))
@@ -147,16 +158,22 @@ def fingerprint(name_or_directory: str) -> str:
     Returns:
         The name itself, or the SHA-256 of a directory's weights, config and
         vocabulary.
+
+    Raises:
+        UserError: a file cannot be read.
     """
     directory = Path(name_or_directory).expanduser()
     if not name_or_directory or not directory.is_dir():
         return name_or_directory
     digest = hashlib.sha256()
-    for path in sorted(directory.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".txt"):
-            digest.update(path.name.encode())
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    try:
+        for path in sorted(directory.iterdir()):
+            if path.suffix in (".safetensors", ".json", ".txt") and path.is_file():
+                digest.update(os.fsencode(path.name))
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise UserError(f"{name_or_directory} cannot be read: {error}") from error
     return digest.hexdigest()
 
 
@@ -169,26 +186,126 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     path = find_file(name_or_directory, "config.json")
     if path is None:
         raise UserError(f"{name_or_directory} has no config.json")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
+    values = read_object(path)
     for key, supported in _SUPPORTED.items():
         if values.get(key, supported) != supported:
             raise UserError(
-                f"{path}: {key} is {values[key]!r}; only {supported!r} is supported"
+                f"{path}: {key} is {reprlib.repr(values[key])}; only {supported!r} is "
+                "supported"
             )
     missing = [key for key in ("hidden_size", "num_hidden_layers") if key not in values]
     if missing:
         raise UserError(f"{path} has no {missing[0]}; it must be a BERT's config.json")
+    fields = {
+        name: checked_field(path, key, values[key], _TYPES[name])
+        for name, key in _FIELDS.items()
+        if key in values
+    }
     try:
-        bert = Bert(
-            **{name: values[key] for name, key in _FIELDS.items() if key in values}
-        )
-    except (TypeError, ValueError) as error:
+        bert = Bert(**fields)
+    except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    labels = values.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return Config(bert, tuple(labels[key] for key in sorted(labels, key=int)))
+    return Config(bert, read_labels(path, values) or ("LABEL_0", "LABEL_1"))
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected a JSON object, found {reprlib.repr(values)}")
+    return values
+
+
+def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
+    """A size or rate of a network as its record has it.
+
+    Args:
+        path: of the file that holds it, for the message.
+        key: its name there.
+        value: as JSON has it.
+        kind: the type of the record's field, one of int, float and tuple[int, ...].
+
+    Raises:
+        UserError: the value is of another type, or of no use as a size.
+    """
+    # A bool is an int to Python, and 16.0 equals 16: the types must be the same.
+    found = reprlib.repr(value)
+    if kind is float:
+        # JSON has integers that no float holds, and Python reads NaN and Infinity.
+        if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
+            raise UserError(f"{path}: {key} is {found}; expected a small number")
+        return value
+    if kind is int:
+        # Layers are laid out one by one, so that many would take forever.
+        largest = _MOST_LAYERS if key in _LAYERS else _LARGEST
+        if type(value) is not int or not 1 <= value <= largest:
+            raise UserError(
+                f"{path}: {key} is {found}; expected a whole number from 1 to {largest}"
+            )
+        return value
+    if not isinstance(value, list) or not 1 <= len(value) <= _MOST_LAYERS:
+        raise UserError(
+            f"{path}: {key} is {found}; expected a list of 1 to {_MOST_LAYERS} sizes"
+        )
+    return tuple(
+        checked_field(path, f"{key}[{i}]", size, int) for i, size in enumerate(value)
+    )
+
+
+def read_labels(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the classes that a config.json gives, in order; () if none.
+
+    Raises:
+        UserError: `id2label` does not give one name to each of 0, 1, …, or `label2id`
+            says otherwise.
+    """
+    names, indices = values.get("id2label"), values.get("label2id")
+    names = {} if names is None else names
+    indices = {} if indices is None else indices
+    if not isinstance(names, dict) or names.keys() != set(map(str, range(len(names)))):
+        raise UserError(
+            f"{path}: id2label is {reprlib.repr(names)}; expected an object with the "
+            'keys "0", "1", … up to the number of classes less one'
+        )
+    labels = tuple(names[str(i)] for i in range(len(names)))
+    for i, label in enumerate(labels):
+        if not isinstance(label, str):
+            raise UserError(
+                f"{path}: id2label gives {reprlib.repr(label)} to {i}; "
+                "expected a string"
+            )
+    if len(set(labels)) < len(labels):
+        twice = next(label for i, label in enumerate(labels) if label in labels[:i])
+        raise UserError(
+            f"{path}: id2label has {reprlib.repr(twice)} twice; expected another name "
+            "for each class"
+        )
+    if not isinstance(indices, dict):
+        raise UserError(
+            f"{path}: label2id is {reprlib.repr(indices)}; expected an object"
+        )
+    # Many files of the hub name classes in one of the two and have LABEL_0, LABEL_1
+    # in the other, which says nothing else; a name in both has one place.
+    for i, label in enumerate(labels):
+        if label in indices and (
+            type(indices[label]) is not int or indices[label] != i
+        ):
+            raise UserError(
+                f"{path}: label2id gives {reprlib.repr(indices[label])} to "
+                f"{reprlib.repr(label)}, id2label {i}; they must agree"
+            )
+    return labels
 
 
 def load_pretrained(
@@ -210,8 +327,9 @@ def load_pretrained(
         Parameters in float32, and what was not loaded.
 
     Raises:
-        UserError: there are no safetensors, an encoder tensor is missing, or a tensor
-            has another shape than its place in the network.
+        UserError: there are no safetensors or they cannot be read, an encoder tensor
+            is missing, or a tensor has another shape than its place in the network,
+            is not of a float type, or holds a number that is not finite.
     """
     tensors = _read_tensors(name_or_directory)
     fresh: set[str] = set()
@@ -295,27 +413,36 @@ def _tensor_name(keys: tuple[str, ...]) -> str:
 
 
 def _read_tensors(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint, under the names that BertModel gives them now."""
-    tensors: dict[str, np.ndarray] = {}
+    """All weights of a checkpoint, under the names that BertModel gives them now."""
+    weights: dict[str, np.ndarray] = {}
     for path in _weight_files(name_or_directory):
-        try:
-            tensors |= safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise UserError(f"{path} is not a safetensors file: {error}") from error
-    return {
-        name.removeprefix("bert.")
-        .replace("LayerNorm.gamma", "LayerNorm.weight")
-        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor
-        for name, tensor in tensors.items()
-    }
+        for old_name, tensor in tensor_files.read(path).items():
+            name = (
+                old_name.removeprefix("bert.")
+                .replace("LayerNorm.gamma", "LayerNorm.weight")
+                .replace("LayerNorm.beta", "LayerNorm.bias")
+            )
+            # Which of two is meant, nobody can say.
+            if name in weights:
+                raise UserError(
+                    f"{path}: {tensor_files.shown(old_name)} is in the checkpoint "
+                    "twice, in two files or under an old and a new name; once is right"
+                )
+            weights[name] = tensor
+    return weights
 
 
 def _weight_files(name_or_directory: str | os.PathLike[str]) -> list[Path]:
-    """`model.safetensors`, or the shards that its index names."""
+    """`model.safetensors`, or the shards that its index names.
+
+    The former goes first, as in transformers: `save_pretrained` may have written it
+    beside shards that were there before.
+    """
+    if path := find_file(name_or_directory, "model.safetensors"):
+        return [path]
     filenames = ["model.safetensors"]
     if index := find_file(name_or_directory, "model.safetensors.index.json"):
-        shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        filenames = sorted(set(shards.values()))
+        filenames = _shards(index)
     paths = []
     for filename in filenames:
         path = find_file(name_or_directory, filename)
@@ -327,6 +454,29 @@ def _weight_files(name_or_directory: str | os.PathLike[str]) -> list[Path]:
             )
         paths.append(path)
     return paths
+
+
+def _shards(index: Path) -> list[str]:
+    """The files that an index names, all of them beside it."""
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise UserError(
+            f"{index}: weight_map is {reprlib.repr(weight_map)}; expected an object, "
+            "for each tensor the file that has it"
+        )
+    for name in weight_map.values():
+        # The names of a checkpoint from elsewhere: they may lead nowhere else.
+        if (
+            not isinstance(name, str)
+            or not name.isprintable()
+            or not name.endswith(".safetensors")
+            or PureWindowsPath(name).name != name
+        ):
+            raise UserError(
+                f"{index}: weight_map names {reprlib.repr(name)}; expected the bare "
+                "name of a .safetensors file in the same folder"
+            )
+    return sorted(set(weight_map.values()))
 
 
 def _check_shape(

@@ -9,6 +9,8 @@ with the class named by "model_type". Nothing in either file is executed.
 import dataclasses
 import json
 import os
+import reprlib
+import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +18,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 
 from kd.atomic import atomic_write
 from kd.errors import UserError
 from kd.models import hub
+from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
 from kd.models.hub import Pretrained
 from kd.models.mlp import MLP
@@ -31,6 +33,8 @@ from kd.types import Architecture, Params
 _CLASSES: dict[str, type] = {"kd_mlp": MLP, "kd_resnet": ResNet}
 """By the model_type of config.json. The prefix keeps transformers from taking a
 network for one of its own."""
+_NOT_FIELDS = {"id2label", "label2id", "problem_type"}
+"""What config.json has beside the model_type and the fields of a record."""
 
 
 class Config(NamedTuple):
@@ -104,28 +108,29 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     path = hub.find_file(name_or_directory, "config.json")
     if path is None:
         raise UserError(f"{name_or_directory} has no config.json")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object")
+    values = hub.read_object(path)
     kind = values.pop("model_type", "bert")
     if kind == "bert":
         return Config(*hub.read_config(name_or_directory))
     if not isinstance(kind, str) or kind not in _CLASSES:
         raise UserError(
-            f"{path}: model_type is {kind!r}; expected one of bert, "
+            f"{path}: model_type is {reprlib.repr(kind)}; expected one of bert, "
             f"{', '.join(_CLASSES)}"
         )
-    labels = values.pop("id2label", {})
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    labels = hub.read_labels(path, values)
+    types = typing.get_type_hints(_CLASSES[kind])
+    fields = {}
+    for key in values.keys() - _NOT_FIELDS:
+        if key not in types:
+            raise UserError(
+                f"{path}: {tensor_files.shown(key)} is no field of a {kind}; it has "
+                f"{', '.join(types)}"
+            )
+        fields[key] = hub.checked_field(path, key, values[key], types[key])
     try:
-        network = _CLASSES[kind](**fields)
-        names = tuple(labels[key] for key in sorted(labels, key=int))
-    except (TypeError, ValueError, AttributeError) as error:
+        return Config(_CLASSES[kind](**fields), labels)
+    except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Config(network, names)
 
 
 def load(
@@ -142,18 +147,16 @@ def load(
         Parameters in float32, and what was not loaded.
 
     Raises:
-        UserError: there are no safetensors, a tensor is missing, or one has another
-            shape than its place in the network.
+        UserError: there are no safetensors or they cannot be read, a tensor is
+            missing, or one has another shape than its place in the network, is not of
+            a float type, or holds a number that is not finite.
     """
     if isinstance(network, Bert):
         return hub.load_pretrained(name_or_directory, template)
     path = hub.find_file(name_or_directory, "model.safetensors")
     if path is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")
-    try:
-        tensors = safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{path} is not a safetensors file: {error}") from error
+    tensors = tensor_files.read(path)
 
     def fill(place: tuple[Any, ...], initial: Any) -> Any:
         name = _name(place)

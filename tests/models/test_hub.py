@@ -162,6 +162,164 @@ def test_shards_are_read_through_their_index(golden_params, fresh_params, tmp_pa
         hub.load_pretrained(tmp_path, fresh_params)
 
 
+def test_a_whole_file_goes_before_shards(golden_params, fresh_params, tmp_path):
+    rewrite(tmp_path, lambda name, tensor: (name, tensor))
+    index = {"weight_map": {"classifier.bias": "other.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_equal(hub.load_pretrained(tmp_path, fresh_params).params, golden_params)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"metadata": {}}, "weight_map is None; expected an object"),
+        ([], r"expected a JSON object, found \[\]"),
+        ({"weight_map": ["a.safetensors"]}, r"weight_map is \[.*expected an object"),
+        ({"weight_map": {}}, r"weight_map is \{\}; expected an object"),
+        ({"weight_map": {"a": 1}}, "weight_map names 1; expected the bare name"),
+        ({"weight_map": {"a": "model.bin"}}, "weight_map names 'model.bin'"),
+        *(
+            ({"weight_map": {"a": name}}, "expected the bare name of a .safetensors")
+            for name in (
+                "../other/model.safetensors",
+                "/model.safetensors",
+                "..\\model.safetensors",
+                "C:model.safetensors",
+                "a/../model.safetensors",
+                "a\0.safetensors",
+                "",
+                "..",
+            )
+        ),
+    ],
+)
+def test_an_index_that_leads_elsewhere(index, message, fresh_params, tmp_path):
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path, tmp_path / "other"):
+        rewrite(folder, lambda name, tensor: (name, tensor))
+    path = directory / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    with pytest.raises(UserError, match=message) as refused:
+        hub.load_pretrained(directory, fresh_params)
+    assert str(refused.value).startswith(f"{path}: ")
+
+
+def test_a_tensor_in_two_shards(fresh_params, tmp_path):
+    for name in ("a.safetensors", "b.safetensors"):
+        shutil.copy(DIRECTORY / "model.safetensors", tmp_path / name)
+    weight_map = {"bert.pooler.dense.bias": "a.safetensors", "x": "b.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(
+        UserError, match=r"b\.safetensors: .* is in the checkpoint twice"
+    ):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+def test_a_tensor_under_two_names(fresh_params, tmp_path):
+    tensors = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    tensors["pooler.dense.bias"] = tensors["bert.pooler.dense.bias"]
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"pooler\.dense\.bias is in the .* twice"):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "bool", "float8_e4m3fn"])
+def test_codes_are_no_weights(dtype, fresh_params, tmp_path):
+    def quantise(name, tensor):
+        return name, tensor.astype(dtype) if name == "classifier.weight" else tensor
+
+    rewrite(tmp_path, quantise)
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors: classifier\.weight is of dtype \w+; weights must "
+        "be one of F16, BF16, F32, F64",
+    ):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+def test_positions_that_old_checkpoints_count(golden_params, fresh_params, tmp_path):
+    tensors = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    tensors["bert.embeddings.position_ids"] = np.arange(24)[None]
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    params, fresh, unread = hub.load_pretrained(tmp_path, fresh_params)
+    assert (fresh, unread) == ((), ())
+    assert_equal(params, golden_params)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        ("float32", np.nan),
+        ("float32", -np.inf),
+        ("float16", np.inf),
+        ("bfloat16", np.nan),
+        ("float64", 1e300),
+    ],
+)
+def test_weights_must_be_finite(dtype, value, fresh_params, tmp_path):
+    def spoil(name, tensor):
+        if name == "classifier.weight":
+            tensor = tensor.astype(dtype)
+            tensor[1, 2] = value
+        return name, tensor
+
+    rewrite(tmp_path, spoil)
+    with pytest.raises(
+        UserError,
+        match=r"model\.safetensors: of 96 values of classifier\.weight, 1 are NaN or "
+        "infinite in float32",
+    ):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"short",
+        (2**60).to_bytes(8, "little") + b"{}",
+        *(
+            len(header).to_bytes(8, "little") + header + bytes(8)
+            for header in (
+                b'{"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}',
+                b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}',
+                b'{"a": {"dtype": "F\\n", "shape": [1], "data_offsets": [0, 8]}}',
+                b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}',
+            )
+        ),
+    ],
+)
+def test_lying_headers_are_refused(content, fresh_params, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="is not a safetensors file: ") as refused:
+        hub.load_pretrained(tmp_path, fresh_params)
+    assert "\n" not in str(refused.value)
+
+
+def test_folders_and_locked_files_are_one_line(monkeypatch, fresh_params, tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
+    (tmp_path / "config.json").mkdir()
+    assert hub.fingerprint(str(tmp_path))
+    with pytest.raises(UserError, match=r"has no model\.safetensors"):
+        hub.load_pretrained(tmp_path, fresh_params)
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        hub.read_config(tmp_path)
+
+    # Rights do not bind root, who may be running this.
+    def locked(*_args, **_settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", locked)
+    with pytest.raises(UserError, match=r"config\.json cannot be read: Permission"):
+        hub.read_config(DIRECTORY)
+    monkeypatch.setattr(Path, "is_file", locked)
+    with pytest.raises(UserError, match=r"cannot be read: .*Permission denied"):
+        hub.find_file(DIRECTORY, "config.json")
+
+
 def test_transformers_gives_the_same_logits(bert, golden_params, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -202,6 +360,18 @@ def test_other_sizes_are_named(bert):
         match=r"embeddings\.word_embeddings\.weight is \[64, 32\], expected \[70, 32\]",
     ):
         hub.load_pretrained(DIRECTORY, template)
+
+
+def test_fewer_embeddings_than_the_config_has_tokens(tmp_path):
+    rewrite(tmp_path, lambda name, tensor: (name, tensor))
+    rewrite_config(tmp_path, vocab_size=65)
+    template = jax.eval_shape(
+        hub.read_config(tmp_path).bert.build(3).init, jax.random.key(0), {}
+    )
+    with pytest.raises(
+        UserError, match=r"embeddings.* is \[64, 32\], expected \[65, 32"
+    ):
+        hub.load_pretrained(tmp_path, template)
 
 
 def test_kernels_are_reported_as_the_checkpoint_has_them(bert, tmp_path):
@@ -249,12 +419,43 @@ def test_damaged_weights_are_refused(fresh_params, tmp_path):
         ({"is_decoder": True}, "is_decoder is True; only False"),
         ({"hidden_size": 33}, "width 33 is not divisible by num_heads 2"),
         ({"hidden_size": None}, "has no hidden_size"),
+        ({"model_type": ["bert"]}, r"model_type is \['bert'\]; only 'bert'"),
+        ({"hidden_size": 32.0}, r"hidden_size is 32\.0; expected a whole number"),
+        ({"hidden_size": "32"}, "hidden_size is '32'; expected a whole number"),
+        ({"type_vocab_size": True}, "type_vocab_size is True; expected a whole number"),
+        ({"vocab_size": -1}, "vocab_size is -1; expected a whole number from 1 to"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000; expected"),
+        ({"num_hidden_layers": 10**6}, "is 1000000; .* from 1 to 1024"),
+        ({"layer_norm_eps": 10**400}, "layer_norm_eps is 1000.*; expected a small"),
+        ({"layer_norm_eps": float("inf")}, "layer_norm_eps is inf; expected a small"),
+        ({"hidden_dropout_prob": [0.1]}, r"hidden_dropout_prob is \[0\.1\]; expected"),
+        ({"id2label": "yes"}, "id2label is 'yes'; expected an object"),
+        ({"id2label": {"1": "no", "2": "yes"}}, "id2label is .*; expected an object"),
+        ({"id2label": {"00": "no"}}, "id2label is .*; expected an object"),
+        ({"id2label": {"0": 5}}, "id2label gives 5 to 0; expected a string"),
+        ({"id2label": {"0": "a", "1": "a"}}, "id2label has 'a' twice"),
+        ({"label2id": ["neutral"]}, r"label2id is \['neutral'\]; expected an object"),
+        ({"label2id": {"neutral": 0}}, "gives 0 to 'neutral', id2label 1; they must"),
+        ({"label2id": {"neutral": 1.0}}, r"gives 1\.0 to 'neutral', id2label 1"),
     ],
 )
 def test_other_architectures_are_refused(changes, message, tmp_path):
     rewrite_config(tmp_path, **changes)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as refused:
         hub.read_config(tmp_path)
+    assert str(refused.value).startswith(f"{tmp_path / 'config.json'}")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"bert"'])
+def test_config_must_be_an_object(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="expected a JSON object, found "):
+        hub.read_config(tmp_path)
+
+
+def test_names_on_one_side_only_are_no_contradiction(tmp_path):
+    rewrite_config(tmp_path, label2id={"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2})
+    assert hub.read_config(tmp_path).labels == LABELS
 
 
 def test_config_without_labels_has_two(tmp_path):

@@ -209,10 +209,20 @@ def test_tensors_have_the_names_of_parameters(params_of, tmp_path):
         ({"model_type": "vit"}, "model_type is 'vit'; expected one of bert, kd_mlp"),
         ({"model_type": "os.system"}, "model_type is 'os.system'"),
         ({"model_type": ["kd_mlp"]}, "model_type is ['kd_mlp']"),
-        ({"depth": 3}, "unexpected keyword argument 'depth'"),
-        ({"widths": [0]}, "widths needs positive"),
-        ({"widths": "wide"}, "config.json: "),
-        ({"id2label": ["cat"]}, "config.json: "),
+        ({"depth": 3}, "depth is no field of a kd_mlp; it has widths, dropout"),
+        ({"widths": [5, 0]}, "widths[1] is 0; expected a whole number from 1 to"),
+        ({"widths": [5.0]}, "widths[0] is 5.0; expected a whole number"),
+        ({"widths": [True]}, "widths[0] is True; expected a whole number"),
+        ({"widths": [10**30]}, "widths[0] is 10000"),
+        ({"widths": []}, "widths is []; expected a list of 1 to 1024 sizes"),
+        ({"widths": "wide"}, "widths is 'wide'; expected a list"),
+        ({"dropout": "0.1"}, "dropout is '0.1'; expected a small number"),
+        ({"dropout": True}, "dropout is True; expected a small number"),
+        ({"dropout": float("nan")}, "dropout is nan; expected a small number"),
+        ({"dropout": 1}, "dropout is 1, must be in [0, 1)"),
+        ({"id2label": ["cat"]}, "id2label is ['cat']; expected an object"),
+        ({"id2label": {"0": "cat", "2": "dog"}}, 'with the keys "0", "1"'),
+        ({"label2id": {LABELS[0]: 1}}, "they must agree"),
     ],
 )
 def test_a_damaged_config(params_of, tmp_path, changes, message):
@@ -237,6 +247,12 @@ def test_damaged_weights(params_of, tmp_path):
         saved.load(tmp_path, MLP_, template)
     safetensors.numpy.save_file(tensors | {"layer_0.kernel": kernel[1:]}, path)
     with pytest.raises(UserError, match=r"is \[6, 5\], expected \[7, 5\]"):
+        saved.load(tmp_path, MLP_, template)
+    codes = kernel.astype(np.int8)
+    safetensors.numpy.save_file(tensors | {"layer_0.kernel": codes}, path)
+    with pytest.raises(
+        UserError, match=r"layer_0\.kernel is of dtype I8; weights must"
+    ):
         saved.load(tmp_path, MLP_, template)
     path.write_bytes(b"no tensors")
     with pytest.raises(UserError, match="is not a safetensors file"):
