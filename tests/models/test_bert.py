@@ -177,7 +177,7 @@ def test_presets_have_the_published_sizes(bert, published, key):
 
 
 def test_presets_take_changes():
-    bert = Bert.tiny(vocab_size=100, num_layers=1, pretrained="somewhere")
+    bert = Bert.tiny(vocab_size=100, num_layers=1, dropout=0.2)
     assert (bert.vocab_size, bert.num_layers, bert.width) == (100, 1, 128)
     assert Bert.six_layer(num_layers=3).num_layers == 3
 
