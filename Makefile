@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp experiments bench docs notebooks test test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -108,6 +108,10 @@ notebooks: $(INSTALLED)  ## write the notebooks from their sources, run them: bu
 
 test: $(INSTALLED)  ## run every test; ARGS="-k sinkd" chooses
 	@$(PY) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+
+test-compiled: $(INSTALLED)  ## run the tests of numerics as users compile, in a quarter of an hour
+	@KD_TEST_COMPILED=1 $(PY) -m pytest --numprocesses=2 --dist=loadfile \
+		tests/transport tests/divergences tests/features tests/procedures $(ARGS)
 
 test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
 	@$(PY) -m pytest --numprocesses=2 --dist=loadfile -m 'not slow' $(ARGS)

@@ -20,12 +20,15 @@ os.environ.setdefault(
 )
 # The thousands of single operations are compiled faster than they are stored.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
-# What is compiled is tiny: compiling it four times faster outweighs running it slower.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
-)
+# `make test-compiled`: as users compile, with the flags that `make exp` sets.
+AS_USERS = os.environ.get("KD_TEST_COMPILED") == "1"
+if not AS_USERS:
+    # What is compiled is tiny: compiling it faster outweighs running it slower.
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 
 # What is compiled is many objects that stay: looking for garbage among them again and
 # again takes a tenth of the time.
@@ -39,6 +42,7 @@ from jaxtyping import PRNGKeyArray
 from kd.data.glue import SST2
 from kd.data.text import WordPiece
 from kd.divergences import KL, SinKD
+from kd.environment import tune_compiler
 from kd.experiment import Experiment, Network
 from kd.models.bert import Bert
 from kd.objective import CrossEntropy
@@ -46,6 +50,8 @@ from kd.run import Workspace
 from kd.train.mesh import data_mesh
 from kd.train.optimizer import AdamW
 
+if AS_USERS:
+    tune_compiler()
 jax.config.update("jax_num_cpu_devices", 4)
 
 OPTIMIZED = {
@@ -66,6 +72,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     tests = collections.Counter(item.path for item in items)
     items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_what_is_compiled() -> Iterator[None]:
+    """Compiled programs stay in memory, and together they take gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

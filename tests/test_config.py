@@ -135,7 +135,9 @@ def test_chosen_layers(sinkd):
     assert changed.start.change.numbers(6) == (0, 1, 2)
     with pytest.raises(UserError, match="must be increasing"):
         config.override(small, "start.change.chosen=3,1")
-    with pytest.raises(UserError, match=r"(start is set as a whole|parts of it are set)"):
+    with pytest.raises(
+        UserError, match=r"(start is set as a whole|parts of it are set)"
+    ):
         config.override(small, "start.change.chosen=1", "start=a/b")
 
 
