@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from benchmarks import measure
-from kd.conventions.page import LOSSES, described
+from docs.conventions_page.page import LOSSES, described
 from kd.data.sentences import TextTask
 from kd.experiment import Experiment
 from kd.models.bert import Bert

@@ -5,20 +5,20 @@
 # divergence decides where it gives up. Runs on a CPU in a minute.
 
 # %%
-import importlib.util
 import pathlib
 import subprocess
 import sys
 
-REPOSITORY = ""  # where kd is not installed: its address, as `git clone` takes it
+REPOSITORY = ""  # outside of a clone of it: its address, as `git clone` takes it
 
-if pathlib.Path("../kd").is_dir():  # in a clone
-    sys.path.insert(0, "..")
-if importlib.util.find_spec("kd") is None:
+CLONE = ".." if pathlib.Path("../kd").is_dir() else "kd-ot"
+if not pathlib.Path(CLONE).is_dir():
     if not REPOSITORY:
         raise SystemExit("set REPOSITORY in this cell to the address of the repository")
-    command = [sys.executable, "-m", "pip", "install", "--quiet", f"git+{REPOSITORY}"]
+    subprocess.run(["git", "clone", "--quiet", REPOSITORY, CLONE], check=True)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", f"./{CLONE}"]
     subprocess.run(command, check=True)
+sys.path.insert(0, CLONE)
 
 # %%
 import functools
@@ -29,8 +29,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
-from kd import conventions
-from kd.conventions import page
+from docs import conventions_page
+from docs.conventions_page import page
 from kd.divergences import (
     JS,
     KL,
@@ -375,7 +375,7 @@ else:
 # On one pair of logits, see `docs/conventions.md` for the whole page.
 
 # %%
-for family in conventions.FAMILIES:
+for family in conventions_page.FAMILIES:
     if "Jensen" in family.title:
         display(Markdown(f"**{family.title}.** {family.note}"))
         display(Markdown(page.codes_table(family.conventions)))

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from benchmarks import loss_overhead, tables
-from kd.conventions import page
+from docs.conventions_page import page
 
 
 @pytest.fixture

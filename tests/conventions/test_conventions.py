@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 import kd.divergences
-from kd import conventions
-from kd.conventions import comparison, page, published
-from kd.conventions.published import Pair
+from docs import conventions_page
+from docs.conventions_page import comparison, page, published
+from docs.conventions_page.published import Pair
 from kd.divergences import Divergence, LabelledDivergence
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONVENTIONS = [c for family in conventions.FAMILIES for c in family.conventions]
+CONVENTIONS = [c for family in conventions_page.FAMILIES for c in family.conventions]
 every_convention = pytest.mark.parametrize("c", CONVENTIONS, ids=lambda c: c.code)
 
 

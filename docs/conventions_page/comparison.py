@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kd.conventions.published import Pair
+from docs.conventions_page.published import Pair
 from kd.divergences import PerToken, SoftCrossEntropy
 from kd.objective import Loss, Mix
 from kd.types import Outputs

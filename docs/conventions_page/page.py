@@ -1,6 +1,6 @@
 """Writes docs/conventions.md: what losses compute, here and in published codes.
 
-python -m kd.conventions.page docs/conventions.md
+python -m docs.conventions_page.page docs/conventions.md
 """
 
 import argparse
@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
-from kd import conventions
-from kd.conventions import comparison
-from kd.conventions.comparison import Convention
-from kd.conventions.published import Pair
+from docs import conventions_page
+from docs.conventions_page import comparison
+from docs.conventions_page.comparison import Convention
+from docs.conventions_page.published import Pair
 from kd.divergences import (
     ATKD,
     DIST,
@@ -106,7 +106,7 @@ c7d8950, torchdistill 01038e7, DistillKit 361c7ac.
 
 def main() -> int:
     """Writes the page to the file that is named; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m kd.conventions.page")
+    parser = argparse.ArgumentParser(prog="python -m docs.conventions_page.page")
     parser.add_argument("file", type=pathlib.Path, help="docs/conventions.md")
     parser.parse_args().file.write_text(page(), encoding="utf-8")
     return 0
@@ -136,7 +136,7 @@ def page() -> str:
             "## What published codes compute\n",
             _CODES,
         ]
-        for family in conventions.FAMILIES:
+        for family in conventions_page.FAMILIES:
             sections.append(f"### {family.title}\n")
             if family.note:
                 sections.append(f"{family.note}\n")

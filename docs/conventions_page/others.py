@@ -2,8 +2,14 @@
 
 from functools import partial
 
-from kd.conventions import published
-from kd.conventions.comparison import COUNTED, EXAMPLES, TOKENS, Convention, Family
+from docs.conventions_page import published
+from docs.conventions_page.comparison import (
+    COUNTED,
+    EXAMPLES,
+    TOKENS,
+    Convention,
+    Family,
+)
 from kd.divergences import (
     ATKD,
     DIST,

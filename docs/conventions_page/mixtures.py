@@ -2,8 +2,14 @@
 
 from functools import partial
 
-from kd.conventions import published
-from kd.conventions.comparison import EXAMPLES, SEQUENCES, TOKENS, Convention, Family
+from docs.conventions_page import published
+from docs.conventions_page.comparison import (
+    EXAMPLES,
+    SEQUENCES,
+    TOKENS,
+    Convention,
+    Family,
+)
 from kd.divergences import JS, AdaptiveKL, Jeffreys, SkewedKL, SkewedReverseKL
 
 _JS = "β KL(q ‖ m) + (1 − β) KL(p ‖ m), m = βq + (1 − β)p"

@@ -1,7 +1,7 @@
 """What published codes compute, written from their formulas, to compare losses with.
 
 Every function takes a `Pair` and gives the scalar that the code named beside it in
-`kd.conventions` would minimise, weights of whole terms left out. Nothing here
+`docs.conventions_page` would minimise, weights of whole terms left out. Nothing here
 is used in training: these have the codes' own conventions, deviations from their
 papers included, and none of the care that `kd.divergences` takes with extreme logits.
 """

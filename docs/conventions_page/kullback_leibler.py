@@ -2,8 +2,14 @@
 
 from functools import partial
 
-from kd.conventions import published
-from kd.conventions.comparison import EVERYWHERE, EXAMPLES, TOKENS, Convention, Family
+from docs.conventions_page import published
+from docs.conventions_page.comparison import (
+    EVERYWHERE,
+    EXAMPLES,
+    TOKENS,
+    Convention,
+    Family,
+)
 from kd.divergences import KL, ReverseCrossEntropy, ReverseKL, SoftCrossEntropy
 
 _FORWARD = "KL(q ‖ p)"

@@ -1,0 +1,1 @@
+"""Pages of documentation, and `conventions_page`, which writes one of them."""
