@@ -361,6 +361,7 @@ def save_pretrained(
     params: Params,
     *,
     labels: Sequence[str] | None = None,
+    problem_type: str = "",
 ) -> None:
     """Writes a checkpoint that BertForSequenceClassification.from_pretrained reads.
 
@@ -370,6 +371,8 @@ def save_pretrained(
         bert: the sizes of the network.
         params: its parameters, saved in float32.
         labels: name of each class; LABEL_0, LABEL_1, … by default.
+        problem_type: what transformers calls the task, such as "regression", which
+            sets the loss there; left out if empty.
 
     Raises:
         ValueError: there are more or fewer labels than logits.
@@ -391,6 +394,9 @@ def save_pretrained(
         **{key: getattr(bert, name) for name, key in _FIELDS.items()},
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
+        "pad_token_id": 0,
+        "dtype": "float32",
+        **({"problem_type": problem_type} if problem_type else {}),
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -487,6 +493,11 @@ def _check_shape(
     problem = "does not fit the network"
     if name.startswith("classifier.") and shape[1:] == expected[1:]:
         problem = f"has {shape[0]} classes, the task has {expected[0]}"
+    if "word_embeddings" in name and shape[1:] == expected[1:]:
+        problem = (
+            f"has embeddings for {shape[0]} tokens, the network a vocab_size of "
+            f"{expected[0]}"
+        )
     raise UserError(
         f"{source} {problem}: {name} is {list(shape)}, expected {list(expected)}"
     )

@@ -68,6 +68,7 @@ def save(
     params: Params,
     *,
     labels: Sequence[str],
+    problem_type: str = "",
 ) -> None:
     """Writes a network; `read_config` and `load` read it back.
 
@@ -77,15 +78,20 @@ def save(
         network: its sizes.
         params: its parameters, saved in float32.
         labels: name of each class.
+        problem_type: what transformers calls the task, such as "regression"; left out
+            if empty.
     """
     if isinstance(network, Bert):
-        hub.save_pretrained(directory, network, params, labels=labels)
+        hub.save_pretrained(
+            directory, network, params, labels=labels, problem_type=problem_type
+        )
         return
     fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore
     config = {
         "model_type": model_type(network),
         **fields,
         "id2label": {str(i): label for i, label in enumerate(labels)},
+        **({"problem_type": problem_type} if problem_type else {}),
     }
     tensors = {
         _name(path): np.ascontiguousarray(value, np.float32)

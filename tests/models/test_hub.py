@@ -87,6 +87,17 @@ def test_round_trip_is_exact(bert, golden_params, fresh_params, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
 
 
+def test_config_says_what_transformers_asks(bert, golden_params, tmp_path):
+    path = tmp_path / "config.json"
+    hub.save_pretrained(tmp_path, bert, golden_params)
+    values = json.loads(path.read_text())
+    assert (values["pad_token_id"], values["dtype"]) == (0, "float32")
+    assert "problem_type" not in values
+    hub.save_pretrained(tmp_path, bert, golden_params, problem_type="regression")
+    assert json.loads(path.read_text()) == values | {"problem_type": "regression"}
+    assert hub.read_config(tmp_path).bert == bert
+
+
 def test_labels_have_default_names_and_must_match(bert, golden_params, tmp_path):
     hub.save_pretrained(tmp_path, bert, golden_params)
     assert hub.read_config(tmp_path).labels == ("LABEL_0", "LABEL_1", "LABEL_2")

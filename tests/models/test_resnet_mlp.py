@@ -194,6 +194,15 @@ def test_round_trip_is_exact(network, params_of, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
 
 
+@pytest.mark.parametrize("network", [MLP_, Bert.tiny(vocab_size=9)])
+def test_problem_type_is_stored(network, tmp_path):
+    params = network.build(3).init(jax.random.key(0), batch_of(MLP_))
+    saved.save(tmp_path, network, params, labels=LABELS, problem_type="regression")
+    values = json.loads((tmp_path / "config.json").read_text())
+    assert values["problem_type"] == "regression"
+    assert saved.read_config(tmp_path) == (network, LABELS)
+
+
 def test_tensors_have_the_names_of_parameters(params_of, tmp_path):
     saved.save(tmp_path, MLP_, params_of(MLP_), labels=LABELS)
     assert safetensors.numpy.load_file(tmp_path / "model.safetensors").keys() == {
