@@ -142,7 +142,11 @@ def _run(options: argparse.Namespace) -> int:
     assignments = [f"{k}={v}" for k, v in chosen.items() if v is not None]
     experiment = config.override(
         catalog.load(options.name, scale), *options.fields, *assignments
-    ).sharing_data()
+    )
+    try:
+        experiment = experiment.sharing_data()
+    except ValueError as error:
+        raise UserError(f"a recipe does not fit the data: {error}") from error
     if options.weights:
         experiment = weights.from_folder(experiment, options.weights)
     try:

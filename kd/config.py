@@ -10,9 +10,10 @@ import types
 import typing
 from typing import Any
 
+from kd.data.task import Task
 from kd.errors import UserError
 from kd.evaluate.metric import Metric
-from kd.experiment import Experiment, Network, network_in
+from kd.experiment import Experiment, Network, network_in, same_task
 from kd.models import saved
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
@@ -75,13 +76,25 @@ def _shown(path: tuple[str, ...]) -> str:
     return ".".join(path).replace("teachers.0", "teacher")
 
 
-def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any:
+def _replace(
+    record: Any,
+    changes: dict[str, Any],
+    path: tuple[str, ...],
+    data: Task | None = None,
+) -> Any:
+    """A copy with changes inside; recipes of the same task get `data` too."""
     if isinstance(record, Experiment):
         record, changes = _with_start(record, changes)
     children = _children(record)
     new = {}
+    if isinstance(record, Experiment):
+        if data is not None and same_task(data, record.data):
+            new["data"] = data
+        # First, since it goes to the recipes.
+        changes = dict(sorted(changes.items(), key=lambda item: item[0] != "data"))
     for name, change in changes.items():
         where = _shown((*path, name))
+        data = new.get("data", data)
         if name not in children:
             close = difflib.get_close_matches(name, children, n=1)
             hint = f"; did you mean {close[0]}?" if close else ""
@@ -93,7 +106,7 @@ def _replace(record: Any, changes: dict[str, Any], path: tuple[str, ...]) -> Any
         if isinstance(change, dict):
             if not _children(value):
                 raise UserError(f"{where} has no fields")
-            new[name] = _replace(value, change, (*path, name))
+            new[name] = _replace(value, change, (*path, name), data)
         else:
             try:
                 new[name] = _parse(change, value, expected)

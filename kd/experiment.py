@@ -121,6 +121,10 @@ class Experiment:
                         "compares predicted classes, of which a number has none; "
                         "SquaredError learns from the targets, LogitMSE from a teacher"
                     )
+        rows = -(-self.batch_size // max(self.num_microbatches, 1))
+        for term in self.objective.terms:
+            if problem := term.loss.problem(rows):
+                yield problem
         yield from self.procedure.problems(self)
 
     @property
@@ -172,9 +176,7 @@ class Network:
         """The same, its recipe having these data where it is of the same task."""
         if self.recipe is None or self.place:
             return self
-        same = (
-            type(data) is type(self.recipe.data) and data.name == self.recipe.data.name
-        )
+        same = same_task(data, self.recipe.data)
         own = (
             data
             if same
@@ -184,6 +186,11 @@ class Network:
         )
         recipe = dataclasses.replace(self.recipe, data=own).sharing_data()
         return dataclasses.replace(self, recipe=recipe)
+
+
+def same_task(ours: Task, theirs: Task) -> bool:
+    """Whether two records are of one task, perhaps with other settings."""
+    return type(ours) is type(theirs) and ours.name == theirs.name
 
 
 def network_in(text: str, change: Change | None = None) -> Network:

@@ -76,6 +76,11 @@ class Loss(abc.ABC):
         """
         return False
 
+    def problem(self, num_rows: int) -> str:
+        """What speaks against batches, or parts, of so many rows; "" if nothing."""
+        del num_rows
+        return ""
+
     @property
     def reads_classes(self) -> bool:
         """Whether it takes outputs for logits of classes, which numbers are not."""
@@ -118,6 +123,9 @@ class Wrapper(Loss):
     @property
     def reads_classes(self) -> bool:
         return self.loss.reads_classes
+
+    def problem(self, num_rows: int) -> str:
+        return self.loss.problem(num_rows)
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None

@@ -41,6 +41,14 @@ class _BatchTransport(Divergence):
             raise ValueError(f"num_groups must be at least 1, got {self.num_groups}")
         solver.check_settings(self.epsilon, self.num_iters, self.gradient)
 
+    def problem(self, num_rows: int) -> str:
+        if num_rows % self.num_groups == 0:
+            return ""
+        return (
+            f"{self.name}.num_groups {self.num_groups} does not divide the {num_rows} "
+            "rows of a batch, or of a part of it"
+        )
+
     def rows(self, student, teacher, where):
         return self.rows_with_metrics(student, teacher, where)[0]
 
