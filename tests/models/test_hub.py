@@ -365,7 +365,7 @@ def test_other_number_of_classes_is_named(bert):
 
 def test_a_scalar_has_no_classes(fresh_params, tmp_path):
     def flatten(name, tensor):
-        return name, tensor[0] if name == "classifier.bias" else tensor
+        return name, np.asarray(tensor[0]) if name == "classifier.bias" else tensor
 
     rewrite(tmp_path, flatten)
     with pytest.raises(UserError, match=r"classifier\.bias is \[\], expected \[3\]"):
