@@ -491,9 +491,10 @@ def _check_shape(
     if shape == expected:
         return
     problem = "does not fit the network"
-    if name.startswith("classifier.") and shape[1:] == expected[1:]:
+    only_rows_differ = len(shape) > 0 and shape[1:] == expected[1:]
+    if name.startswith("classifier.") and only_rows_differ:
         problem = f"has {shape[0]} classes, the task has {expected[0]}"
-    if "word_embeddings" in name and shape[1:] == expected[1:]:
+    if "word_embeddings" in name and only_rows_differ:
         problem = (
             f"has embeddings for {shape[0]} tokens, the network a vocab_size of "
             f"{expected[0]}"

@@ -363,6 +363,15 @@ def test_other_number_of_classes_is_named(bert):
     )
 
 
+def test_a_scalar_has_no_classes(fresh_params, tmp_path):
+    def flatten(name, tensor):
+        return name, np.asarray(tensor[0]) if name == "classifier.bias" else tensor
+
+    rewrite(tmp_path, flatten)
+    with pytest.raises(UserError, match=r"classifier\.bias is \[\], expected \[3\]"):
+        hub.load_pretrained(tmp_path, fresh_params)
+
+
 def test_other_sizes_are_named(bert):
     other = Bert(**vars(bert) | {"vocab_size": 70})
     template = jax.eval_shape(other.build(3).init, jax.random.key(0), {})
