@@ -78,6 +78,22 @@ def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) ->
         )
 
 
+def check_outputs(place: str, task: Task) -> None:
+    """Raises UserError unless the network in a place gives what the task asks for."""
+    _, labels = saved.read_config(place)
+    if len(labels) != len(task.labels):
+        what = "classes" if task.target.has_classes else "outputs"
+        raise UserError(
+            f"{place}: the teacher has {len(labels)} {what}, the task has "
+            f"{len(task.labels)}"
+        )
+    if not same_labels(labels, task.labels):
+        raise UserError(
+            f"{place}: the teacher's classes are {', '.join(map(str, labels))} "
+            f"in this order, the task's {', '.join(task.labels)}"
+        )
+
+
 def load(found: Found, task: Task, data: Prepared, dtype: ComputeDtype) -> Loaded:
     """Loads a trained network to be asked about the examples of a task.
 
@@ -91,18 +107,8 @@ def load(found: Found, task: Task, data: Prepared, dtype: ComputeDtype) -> Loade
         UserError: there is no fine-tuned network, its classes are not those of the
             task, or it cannot read the examples.
     """
-    network, labels = saved.read_config(found.place)
-    if len(labels) != len(task.labels):
-        what = "classes" if task.target.has_classes else "outputs"
-        raise UserError(
-            f"{found.place}: the teacher has {len(labels)} {what}, the task has "
-            f"{len(task.labels)}"
-        )
-    if not same_labels(labels, task.labels):
-        raise UserError(
-            f"{found.place}: the teacher's classes are {', '.join(map(str, labels))} "
-            f"in this order, the task's {', '.join(task.labels)}"
-        )
+    check_outputs(found.place, task)
+    network, _ = saved.read_config(found.place)
     batch = longest(data.train)
     model = task.build(network, compute_dtype=dtype)
     try:

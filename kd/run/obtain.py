@@ -11,7 +11,7 @@ from kd.data.task import Corpus, Task
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
 from kd.models import saved
-from kd.networks.load import Found, check_same, sizes
+from kd.networks.load import Found, check_outputs, check_same, sizes
 from kd.networks.place import model_place, with_fingerprints
 
 Train = Callable[[pathlib.Path, Experiment, Corpus], None]
@@ -65,7 +65,9 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
             experiment.data.check(found, role)
         except ValueError as error:
             raise UserError(f"{network.place}: {error}") from error
-        if role == "start" and experiment.student is not None:
+        if role != "start":
+            check_outputs(place, experiment.data)
+        elif experiment.student is not None:
             check_same(experiment.student, found, network.place)
 
 

@@ -35,6 +35,7 @@ def write(
         student.network,
         student.params,
         labels=experiment.data.labels,
+        problem_type=target.problem_type,
     )
     outputs = {"student": student.dev}
     outputs |= {n: learnt.dev for n, learnt in fitted.learnt.items() if n != exported}
