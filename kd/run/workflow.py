@@ -94,6 +94,8 @@ def _run_in(
             )
             if not (directory / "report.html").exists():
                 write_page_or_tell(directory, workspace.say)
+            # Where a kill came between the summary and the end.
+            shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             return run_directory.read_json(finished)
         started = time.perf_counter()
         teachers, start = _obtain(experiment, corpora, workspace)
@@ -139,7 +141,7 @@ def _run_in(
         }
         run_directory.write_json(finished, summary)
         write_page_or_tell(directory, workspace.say)
-        shutil.rmtree(directory / "checkpoints")
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         return summary
 
 
