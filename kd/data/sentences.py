@@ -114,9 +114,11 @@ class TextTask(Task[Sentences]):
             made = (
                 text.load(adopt, lowercase=lowercase)
                 if adopt
-                else self.tokenizer.build(corpus.train)
+                else self.tokenizer.build(
+                    corpus.train.texts + (corpus.train.pairs or [])
+                )
             )
-            text.save(made, directory)
+            text.save(made, directory, max_length=self.widths[-1])
         tokenizer = text.load(directory, lowercase=lowercase)
         return Prepared(
             corpus,

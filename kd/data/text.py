@@ -1,28 +1,30 @@
 """From sentences to WordPiece ids.
 
-A `WordPiece` says which tokenizer an experiment wants; `build` makes the real one,
-from a checkpoint's vocabulary where one is named, else trained on the training
-split. The encoded split is two flat arrays, whatever its size.
+The encoded split is two flat arrays, whatever its size. The tokenizers themselves are
+made, loaded and saved in `kd.data.wordpiece`.
 """
 
 import dataclasses
-import hashlib
 import json
-import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int, Shaped
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
-from tokenizers.trainers import WordPieceTrainer
 
-from kd.atomic import atomic_write
-from kd.errors import UserError
-from kd.models import hub
+from kd.data.wordpiece import WordPiece, fingerprint, load, save, train
 
-_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+__all__ = [
+    "Encoded",
+    "Sentences",
+    "WordPiece",
+    "encode",
+    "fingerprint",
+    "load",
+    "save",
+    "train",
+]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,117 +57,6 @@ class Sentences:
 
     def content(self) -> bytes:
         return json.dumps([self.texts, self.pairs, self.labels.tolist()]).encode()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class WordPiece:
-    """The tokenizer of BERT (wu2016wordpiece, devlin2019bert).
-
-    Attributes:
-        vocabulary: directory or hub name of a checkpoint with `vocab.txt`; empty
-            to train one on the training split.
-        size: largest number of entries of a trained vocabulary.
-        lowercase: fold case and strip accents.
-    """
-
-    vocabulary: str = ""
-    size: int = 8192
-    lowercase: bool = True
-
-    def build(self, training: Sentences) -> tokenizers.Tokenizer:
-        """Loads or trains the tokenizer; the same input gives the same one."""
-        if self.vocabulary:
-            return load(self.vocabulary, lowercase=self.lowercase)
-        return train(
-            training.texts + (training.pairs or []),
-            size=self.size,
-            lowercase=self.lowercase,
-        )
-
-
-def train(texts: list[str], *, size: int, lowercase: bool) -> tokenizers.Tokenizer:
-    """Learns a vocabulary of at most `size` entries.
-
-    The library numbers the continuations of words ("##a") in the order of a randomly
-    seeded hash table and breaks ties between equally frequent pairs by these numbers,
-    so that two trainings differ. Listing all characters first, sorted, fixes both.
-    """
-    learner = _bert(models.WordPiece(unk_token="[UNK]"), lowercase=lowercase)
-    characters = sorted(
-        {c for text in texts for c in learner.normalizer.normalize_str(text)} - {" "}
-    )
-    continuations = [f"##{character}" for character in characters]
-    trainer = WordPieceTrainer(
-        vocab_size=size,
-        special_tokens=[*_SPECIAL_TOKENS, *characters, *continuations],
-        show_progress=False,
-    )
-    learner.train_from_iterator(texts, trainer)
-    # In a tokenizer made anew the characters are ordinary entries.
-    vocabulary = learner.get_vocab()
-    model = models.WordPiece(vocabulary, unk_token="[UNK]")
-    return _with_sentence_template(_bert(model, lowercase=lowercase))
-
-
-def load(name: str | pathlib.Path, *, lowercase: bool) -> tokenizers.Tokenizer:
-    """The tokenizer of a checkpoint, from its `tokenizer.json` or `vocab.txt`.
-
-    Args:
-        name: directory or hub name.
-        lowercase: for `vocab.txt`, which does not say; `tokenizer.json` does.
-    """
-    if (description := hub.find_file(name, "tokenizer.json")) is not None:
-        tokenizer = tokenizers.Tokenizer.from_file(str(description))
-        # Padding and truncation are the pipeline's business, whatever was saved.
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-    elif (vocabulary := hub.find_file(name, "vocab.txt")) is not None:
-        model = models.WordPiece.from_file(str(vocabulary), unk_token="[UNK]")
-        tokenizer = _bert(model, lowercase=lowercase)
-    else:
-        raise UserError(
-            f"{name}: no tokenizer there; expected vocab.txt or tokenizer.json"
-        )
-    missing = [t for t in _SPECIAL_TOKENS[:4] if tokenizer.token_to_id(t) is None]
-    if missing:
-        raise UserError(f"{name}: the vocabulary lacks {', '.join(missing)}")
-    return _with_sentence_template(tokenizer)
-
-
-def save(tokenizer: tokenizers.Tokenizer, directory: pathlib.Path) -> None:
-    """Writes `vocab.txt` and `tokenizer.json` as Hugging Face expects them."""
-    directory.mkdir(parents=True, exist_ok=True)
-    by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    with atomic_write(directory / "vocab.txt") as file:
-        file.writelines(f"{token}\n" for token, _ in by_id)
-    # Last, because `load` goes by it.
-    with atomic_write(directory / "tokenizer.json") as file:
-        file.write(tokenizer.to_str(pretty=True))
-
-
-def fingerprint(tokenizer: tokenizers.Tokenizer) -> str:
-    """SHA-256 of everything that the tokenizer does."""
-    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
-
-
-def _bert(model: models.WordPiece, *, lowercase: bool) -> tokenizers.Tokenizer:
-    tokenizer = tokenizers.Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    # As with the published vocabularies, "[SEP]" in a text means the separator.
-    known = [t for t in _SPECIAL_TOKENS if tokenizer.token_to_id(t) is not None]
-    tokenizer.add_special_tokens(known)
-    return tokenizer
-
-
-def _with_sentence_template(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
-    )
-    return tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
