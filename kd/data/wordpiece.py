@@ -238,7 +238,7 @@ def _resolved(told: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def _told(path: pathlib.Path) -> dict[str, bool]:
+def _told(path: pathlib.Path) -> dict[str, Any]:
     """Those of `_SETTINGS` that a tokenizer_config.json has."""
     config = _json(path)
     told = {key: config[key] for key in _SETTINGS if key in config}

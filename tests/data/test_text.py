@@ -117,6 +117,7 @@ def test_saved_and_loaded(records, tmp_path, kept, lowercase):
         (None, ["the", "e", "東", "京"]),
         ({}, ["the", "e", "東", "京"]),
         ({"do_lower_case": True}, ["the", "e", "東", "京"]),
+        ({"strip_accents": None}, ["the", "e", "東", "京"]),
         ({"do_lower_case": False}, ["The", "é", "東", "京"]),
         ({"do_lower_case": True, "strip_accents": False}, ["the", "é", "東", "京"]),
         ({"do_lower_case": False, "strip_accents": True}, ["The", "e", "東", "京"]),
