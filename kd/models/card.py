@@ -1,0 +1,91 @@
+"""What a reader on the hub should know of a network: its model card."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from kd.models.bert import Bert
+from kd.types import Architecture
+
+
+def model_card(
+    *,
+    name: str,
+    architecture: Architecture,
+    labels: Sequence[str],
+    data: str,
+    scores: Mapping[str, float],
+    recipe: str,
+    teacher: str,
+    license_note: str,
+) -> str:
+    """The README.md of a network: Markdown, with YAML for the hub before it.
+
+    Args:
+        name: of the network, its title.
+        architecture: its sizes.
+        labels: name of each class, in the order of the logits.
+        data: what it was trained and scored on, in a sentence.
+        scores: by name, such as `{"accuracy": 0.91}`.
+        recipe: how it was trained, shown as it is: a command, or a configuration.
+        teacher: whom it was distilled from; empty for a network trained on labels.
+        license_note: under which terms weights and data may be used, in a sentence;
+            empty if nothing is known.
+    """
+    bert = isinstance(architecture, Bert)
+    tags = ["knowledge-distillation"] * bool(teacher) + ["jax", "kd-ot"]
+    front = [f"tags: {json.dumps(tags)}"]
+    if bert:
+        front.append("library_name: transformers")
+        front.append("pipeline_tag: text-classification")
+    origin = (
+        f"Distilled from {_line(teacher)}." if teacher else "Trained without a teacher."
+    )
+    use = (
+        "Read it with `AutoModelForSequenceClassification.from_pretrained` and "
+        "`AutoTokenizer.from_pretrained` of transformers, or with `kd.models.hub`."
+        if bert
+        else "Read it with `kd.models.saved`; transformers does not know it."
+    )
+    sizes: dict[str, Any] = dataclasses.asdict(architecture)  # pyrefly: ignore
+    del sizes["pretrained"]  # A path on the machine of whoever trained it.
+    parts = [
+        "\n".join(["---", *front, "---"]),
+        f"# {_line(name)}",
+        f"{origin} {use}",
+        "## Classes",
+        _table(("id", "class"), enumerate(labels)),
+        "## Data",
+        _line(data),
+        "## Scores",
+        _table(("score", "value"), ((k, f"{v:.4g}") for k, v in scores.items())),
+        "## Recipe",
+        _fenced(recipe),
+        "## Architecture",
+        _table((type(architecture).__name__, "value"), sizes.items()),
+        "## License",
+        _line(license_note) or "Not stated.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(text: str) -> str:
+    """One paragraph, whatever white space was in it."""
+    return " ".join(text.split())
+
+
+def _table(head: tuple[str, str], rows: Iterable[tuple[object, object]]) -> str:
+    lines = [head, ("---", "---"), *rows]
+    return "\n".join(
+        "| " + " | ".join(_line(str(x)).replace("|", "\\|") for x in line) + " |"
+        for line in lines
+    )
+
+
+def _fenced(text: str) -> str:
+    """A block shown as it is, also if it has such blocks in it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text.strip()}\n{fence}"
