@@ -119,7 +119,7 @@ def test_a_run_leaves_everything_that_is_looked_at(finished, name):
     assert summary["teacher"]["accuracy"] > (0.5 if name == "spots" else 0.8)
     assert -1 <= summary["student"]["mcc"] <= 1
     assert {path.name for path in (directory / "model").iterdir()} == {
-        "config.json", "model.safetensors", "normalization.json",
+        "config.json", "model.safetensors", "normalization.json", "README.md",
     }  # fmt: skip
     page = (directory / "report.html").read_text()
     assert "Matthews correlation" in page

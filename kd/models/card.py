@@ -50,7 +50,6 @@ def model_card(
         else "Read it with `kd.models.saved`; transformers does not know it."
     )
     sizes: dict[str, Any] = dataclasses.asdict(architecture)  # pyrefly: ignore
-    del sizes["pretrained"]  # A path on the machine of whoever trained it.
     parts = [
         "\n".join(["---", *front, "---"]),
         f"# {_line(name)}",

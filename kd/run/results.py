@@ -1,16 +1,20 @@
 """What a finished run leaves behind, besides its log."""
 
+import json
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
 
+from kd import config
 from kd.analysis.transport_plan import transport_plan
+from kd.atomic import atomic_write
 from kd.data.task import Prepared
 from kd.experiment import Experiment
-from kd.models import saved
+from kd.models import card, saved
 from kd.networks.answers import Answers
+from kd.networks.place import is_directory
 from kd.run.fit import Fitted
 from kd.train import metrics_log
 
@@ -75,6 +79,36 @@ def write(
         }
         results["fidelity"] = target.compare(student.dev, answers.dev)
     return results
+
+
+def write_card(
+    directory: pathlib.Path, experiment: Experiment, summary: dict[str, Any]
+) -> None:
+    """Writes the network's model card, `model/README.md`."""
+    network, labels = saved.read_config(directory / "model")
+    names = [metric["name"] for metric in summary["task"]["metrics"]]
+    taught = [
+        "a network in this project's format or transformers'"
+        if teacher.place and is_directory(teacher.place)
+        else teacher.place or "a network trained by its own recipe"
+        for teacher in experiment.teachers
+    ]
+    start = experiment.start.place if experiment.start else ""
+    begun = f" Its weights began as those of {start}, under the terms of these."
+    text = card.model_card(
+        name=f"{summary['name']}, seed {summary['seed']}",
+        architecture=network,
+        labels=labels,
+        data=f"{summary['data']['origin']}; scored on dev.",
+        scores={name: summary["student"][name] for name in names},
+        # Without the places of the machine that trained it.
+        recipe=json.dumps(config.identity(config.to_json(experiment)), indent=1),
+        teacher="; ".join(taught),
+        license_note="The licence of the data, and of the teacher's weights, applies."
+        + (begun if start and not is_directory(start) else ""),
+    )
+    with atomic_write(directory / "model" / "README.md") as file:
+        file.write(text)
 
 
 def _best(directory: pathlib.Path, metric: Any) -> dict[str, Any]:

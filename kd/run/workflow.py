@@ -139,6 +139,7 @@ def _run_in(
                 timespec="seconds"
             ),
         }
+        results.write_card(directory, experiment, summary)
         run_directory.write_json(finished, summary)
         write_page_or_tell(directory, workspace.say)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)

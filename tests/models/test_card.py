@@ -1,6 +1,7 @@
 """kd.models.card: what the hub reads of it, and text that could break out."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,19 +11,17 @@ from kd.models.mlp import MLP
 
 
 def card(**changes):
-    return model_card(
-        **{
-            "name": "A student",
-            "architecture": Bert.tiny(),
-            "labels": ("negative", "positive"),
-            "data": "SST-2.",
-            "scores": {"accuracy": 0.912345, "ece": 0.03},
-            "recipe": "make exp NAME=sst2_sinkd",
-            "teacher": "bert-base",
-            "license_note": "Apache-2.0",
-        }
-        | changes
-    )
+    arguments: dict[str, Any] = {
+        "name": "A student",
+        "architecture": Bert.tiny(),
+        "labels": ("negative", "positive"),
+        "data": "SST-2.",
+        "scores": {"accuracy": 0.912345, "ece": 0.03},
+        "recipe": "make exp NAME=sst2_sinkd",
+        "teacher": "bert-base",
+        "license_note": "Apache-2.0",
+    }
+    return model_card(**(arguments | changes))
 
 
 def front(text):
@@ -64,10 +63,6 @@ def test_body_says_everything():
 @pytest.mark.parametrize("argument", ["name", "data", "teacher", "license_note"])
 def test_a_line_stays_a_line(argument):
     assert "\na\n" not in card(**{argument: "---\na\n---\n# b"})
-
-
-def test_no_path_of_ours_is_told():
-    assert "secret" not in card(architecture=Bert.tiny(pretrained="/home/secret"))
 
 
 def test_text_does_not_break_out_of_tables_and_blocks():
