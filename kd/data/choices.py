@@ -8,7 +8,7 @@ network has one output.
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -79,6 +79,8 @@ class EncodedChoices:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ChoiceTask(TextTask):
     """Which of several choices; `columns` are the premise, then the choices."""
+
+    num_texts: ClassVar[tuple[int, ...]] = (3, 4, 5, 6)
 
     def records(self, examples: Iterable[tuple[Sequence[str], Any]]) -> Choices:
         return Choices.of_choices(examples, self.target.array)

@@ -49,7 +49,20 @@ class TextTask(Task[Sentences]):
     tokenizer: WordPiece = WordPiece()
     widths: tuple[int, ...] = (8, 16, 32, 64)
 
+    num_texts: ClassVar[tuple[int, ...]] = (1, 2)
+    """How many texts an example may have."""
+
     def __post_init__(self) -> None:
+        if len(self.columns) not in self.num_texts or not all(self.columns):
+            wanted = " or ".join(map(str, self.num_texts))
+            raise ValueError(
+                f"columns needs the names of {wanted} columns, got {self.columns}"
+            )
+        if self.tfds and len(self.tfds_features) != len(self.columns):
+            raise ValueError(
+                f"tfds_features needs a feature for each of the {len(self.columns)} "
+                f"columns, got {self.tfds_features}"
+            )
         if not self.widths:
             raise ValueError("widths needs at least one number of tokens")
         if list(self.widths) != sorted(set(self.widths)):
