@@ -102,7 +102,10 @@ def changed_tensors(draw, content):
             tensor = np.zeros(draw(st.lists(st.integers(0, 3), max_size=4)), np.float32)
         elif what == 1:
             with np.errstate(invalid="ignore", over="ignore"):
-                tensor = tensor.astype(draw(DTYPES))
+                with np.errstate(
+                    invalid="ignore", over="ignore"
+                ):  # NaN as a whole number
+                    tensor = tensor.astype(draw(DTYPES))
         elif what == 2:
             tensor = np.full_like(tensor, draw(st.sampled_from([np.nan, np.inf, 0])))
         elif what == 3:
