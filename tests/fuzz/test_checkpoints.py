@@ -102,12 +102,11 @@ def changed_tensors(draw, content):
             tensor = np.zeros(draw(st.lists(st.integers(0, 3), max_size=4)), np.float32)
         elif what == 1:
             with np.errstate(invalid="ignore", over="ignore"):
-                with np.errstate(
-                    invalid="ignore", over="ignore"
-                ):  # NaN as a whole number
-                    tensor = tensor.astype(draw(DTYPES))
+                tensor = tensor.astype(draw(DTYPES))
         elif what == 2:
-            tensor = np.full_like(tensor, draw(st.sampled_from([np.nan, np.inf, 0])))
+            value = draw(st.sampled_from([np.nan, np.inf, 0]))
+            with np.errstate(invalid="ignore"):  # of whole numbers, from before
+                tensor = np.full_like(tensor, value)
         elif what == 3:
             name = draw(st.sampled_from(["x\ny", "", "bert." + name, name[5:]]))
         if what < 5:
