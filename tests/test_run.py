@@ -10,6 +10,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from conftest import tiny_experiment
 
 import kd.train.loop
@@ -17,6 +18,7 @@ from kd import config, run, run_directory
 from kd.data import sources, text
 from kd.divergences import KL, SinKD
 from kd.errors import UserError
+from kd.experiment import Network
 from kd.models import hub
 from kd.networks.predict import predictor
 from kd.objective import CrossEntropy
@@ -152,6 +154,32 @@ def test_another_recipe_is_another_teacher(tiny, assignment):
     # How often something is logged does not matter.
     quiet = config.override(tiny, "teacher.recipe.log_every=7")
     assert key(quiet.teacher.recipe, "data") == ours
+
+
+def test_a_network_in_another_place_is_another_network(tiny, after, tmp_path):
+    workspace, _ = after
+    first = teacher_run(workspace) / "model"
+    again = shutil.copytree(first, tmp_path / "again")
+    other = shutil.copytree(first, tmp_path / "other")
+    weights = safetensors.numpy.load_file(other / "model.safetensors")
+    weights["classifier.bias"] = weights["classifier.bias"] + 1
+    safetensors.numpy.save_file(
+        weights, other / "model.safetensors", metadata={"format": "pt"}
+    )
+
+    def begun(place):
+        return dataclasses.replace(
+            tiny.teacher.recipe, student=None, start=Network(place=str(place))
+        )
+
+    # Contents count, wherever they lie.
+    assert key(begun(first), "data") == key(begun(again), "data")
+    assert key(begun(first), "data") != key(begun(other), "data")
+
+    run.run(begun(first), "begun", workspace)
+    run.run(begun(again), "begun", workspace)
+    with pytest.raises(UserError, match="holds a run of another configuration"):
+        run.run(begun(other), "begun", workspace)
 
 
 def test_live_teacher_gives_the_losses_of_the_cached_one(tiny, after):

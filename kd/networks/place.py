@@ -36,12 +36,19 @@ def model_place(place: str | pathlib.Path) -> str:
 
 
 def with_fingerprints(tree: Any) -> Any:
-    """A record as JSON with contents of networks and vocabularies instead of paths."""
+    """A record as JSON with contents of networks and vocabularies instead of paths.
+
+    The content of a `place` goes by another name: a path is no part of what makes a run
+    the run it is (`kd.config.identity`), and what lies there is.
+    """
     if isinstance(tree, dict):
         return {
-            name: hub.fingerprint(model_place(value))
-            if name in ("place", "vocabulary") and value
+            _CONTENT.get(name, name): hub.fingerprint(model_place(value))
+            if name in _CONTENT and value
             else with_fingerprints(value)
             for name, value in tree.items()
         }
     return [with_fingerprints(x) for x in tree] if isinstance(tree, list) else tree
+
+
+_CONTENT = {"place": "content", "vocabulary": "vocabulary"}

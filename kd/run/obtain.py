@@ -25,7 +25,7 @@ def key(recipe: Experiment, corpus_fingerprint: str) -> str:
     recipe, seed, and the networks that it is made from. Where the records lie and how
     often progress is logged do not.
     """
-    tree = with_fingerprints(config.identity(config.to_json(recipe)))
+    tree = config.identity(with_fingerprints(config.to_json(recipe)))
     everything = json.dumps([tree, corpus_fingerprint], sort_keys=True)
     return hashlib.sha256(everything.encode()).hexdigest()[:12]
 
