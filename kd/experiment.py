@@ -132,6 +132,16 @@ class Experiment:
         """The only teacher; None without, or with several."""
         return self.teachers[0] if len(self.teachers) == 1 else None
 
+    @property
+    def made_from(self) -> "dict[str, Network]":
+        """Teachers and start by their roles: "teacher" or "teacher 1", ..., "start"."""
+        several = len(self.teachers) > 1
+        roles = {
+            f"teacher {i}" if several else "teacher": network
+            for i, network in enumerate(self.teachers, start=1)
+        }
+        return roles | ({"start": self.start} if self.start else {})
+
     def sharing_data(self) -> "Experiment":
         """The same, with our data in the recipes of all networks it is made from.
 

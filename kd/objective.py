@@ -256,8 +256,31 @@ def nan_without_class(
     return losses * jnp.where(is_class, 1, jnp.nan).astype(losses.dtype)
 
 
+class TargetLoss(Loss):
+    """A loss of the student and the targets, `batch["labels"]`, without a teacher.
+
+    Subclasses are frozen dataclasses that define `__call__`.
+    """
+
+    @property
+    def needs_teacher(self) -> bool:
+        return False
+
+    @abc.abstractmethod
+    def __call__(
+        self, student: Float[Array, "b v"], targets: Array, *, where: Any = None
+    ) -> Float[Array, "b"]:
+        """Loss of every example, 0 where `where` is False."""
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        del params, teacher
+        return self(student.logits, batch["labels"], where=batch["mask"])
+
+
 @dataclasses.dataclass(frozen=True)
-class CrossEntropy(Loss):
+class CrossEntropy(TargetLoss):
     """Cross-entropy of the student with the labels.
 
         loss_i = -log softmax(s_i)[y_i]
@@ -268,16 +291,6 @@ class CrossEntropy(Loss):
     """
 
     name = "ce"
-
-    @property
-    def needs_teacher(self) -> bool:
-        return False
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        del params, teacher
-        return self(student.logits, batch["labels"], where=batch["mask"])
 
     def __call__(
         self, student: Float[Array, "b v"], labels: Int[Array, "b"], *, where=None
@@ -292,7 +305,7 @@ class CrossEntropy(Loss):
 
 
 @dataclasses.dataclass(frozen=True)
-class SquaredError(Loss):
+class SquaredError(TargetLoss):
     """Squared distance of the student's only output from the target, a number.
 
         loss_i = (s_i - y_i)^2
@@ -303,18 +316,8 @@ class SquaredError(Loss):
     name = "squared_error"
 
     @property
-    def needs_teacher(self) -> bool:
-        return False
-
-    @property
     def reads_classes(self) -> bool:
         return False
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        del params, teacher
-        return self(student.logits, batch["labels"], where=batch["mask"])
 
     def __call__(
         self, student: Float[Array, "b 1"], targets: Float[Array, "b"], *, where=None

@@ -44,13 +44,8 @@ def from_folder(experiment: Experiment, folder: str) -> Experiment:
     return _replaced(experiment, found)
 
 
-def _networks(experiment: Experiment) -> list[Network]:
-    start = [experiment.start] if experiment.start else []
-    return [*experiment.teachers, *start]
-
-
 def _hub_names(experiment: Experiment):
-    for network in _networks(experiment):
+    for network in experiment.made_from.values():
         if network.place and not is_directory(network.place):
             yield network.place
         elif network.recipe is not None and not network.place:

@@ -110,9 +110,8 @@ class Classes(Target):
             )
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        usual = (ACCURACY, MCC, NLL, ECE, BRIER)
-        return (*self.official, *(m for m in usual if m not in self.official))
+    def usual(self) -> tuple[Metric, ...]:
+        return (ACCURACY, MCC, NLL, ECE, BRIER)
 
     @property
     def fidelity(self) -> tuple[Metric, ...]:

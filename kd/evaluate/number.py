@@ -102,9 +102,8 @@ class Number(Target):
         return (self.title,)
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        usual = (PEARSON, SPEARMAN, MSE)
-        return (*self.official, *(m for m in usual if m not in self.official))
+    def usual(self) -> tuple[Metric, ...]:
+        return (PEARSON, SPEARMAN, MSE)
 
     @property
     def fidelity(self) -> tuple[Metric, ...]:

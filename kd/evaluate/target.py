@@ -32,9 +32,14 @@ class Target(abc.ABC):
         """What the field reports of the task, the main metric first."""
 
     @property
-    @abc.abstractmethod
+    def usual(self) -> tuple[Metric, ...]:
+        """What is reported of any such target, official or not."""
+        return ()
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """Everything that is reported, `official` first."""
+        return (*self.official, *(m for m in self.usual if m not in self.official))
 
     @property
     @abc.abstractmethod

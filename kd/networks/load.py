@@ -40,10 +40,8 @@ class Start(NamedTuple):
 
     network: Architecture
     params: Params
-    has_head: bool
-    """Whether the outputs are those of the task, so that the head is of use."""
     fresh: tuple[str, ...]
-    """Modules that it has no weights for."""
+    """Modules that it has no weights for; its head, if that is of other outputs."""
     source: str
 
 
@@ -143,9 +141,8 @@ def load_start(found: Found, task: Task, data: Prepared) -> Start:
     params, fresh, _ = saved.load(found.place, network, params)
     network, params = _changed(found, network, params)
     same = len(labels) == len(task.labels) and same_labels(labels, task.labels)
-    has_head = same and "classifier" not in fresh
-    new = tuple(dict.fromkeys((*fresh, *(() if has_head else ("classifier",)))))
-    return Start(network, params, has_head, new, found.source)
+    fresh = tuple(dict.fromkeys((*fresh, *(() if same else ("classifier",)))))
+    return Start(network, params, fresh, found.source)
 
 
 _FREE = ("dropout", "attention_dropout", "initializer_stddev", "vocab_size")

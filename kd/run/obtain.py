@@ -40,12 +40,7 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
     Raises:
         UserError: there is no network, or not the one that is wanted.
     """
-    networks = {f"teacher {i + 1}": n for i, n in enumerate(experiment.teachers)}
-    if len(networks) == 1:
-        networks = {"teacher": experiment.teachers[0]}
-    if experiment.start is not None:
-        networks["start"] = experiment.start
-    for role, network in networks.items():
+    for role, network in experiment.made_from.items():
         if not network.place:
             assert network.recipe is not None
             check_places(network.recipe, directory)

@@ -164,16 +164,12 @@ def _obtain(
             ),
         )
 
-    def found(network: Any, role: str) -> Found:
-        return obtain(network, role, corpora, workspace.runs, train, workspace.say)
-
-    several = len(experiment.teachers) > 1
-    teachers = [
-        found(network, f"teacher {i}" if several else "teacher")
-        for i, network in enumerate(experiment.teachers, start=1)
-    ]
-    start = found(experiment.start, "start") if experiment.start else None
-    return teachers, start
+    found = {
+        role: obtain(network, role, corpora, workspace.runs, train, workspace.say)
+        for role, network in experiment.made_from.items()
+    }
+    start = found.pop("start", None)
+    return [*found.values()], start
 
 
 def _prepare(
