@@ -1,0 +1,16 @@
+"""MRPC: whether two sentences say the same; the teacher, fine-tuned on the labels.
+
+The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
+epochs.
+
+    make exp NAME=mrpc_teacher DATA_DIR=~/data
+"""
+
+from experiments import sst2_teacher
+from kd.data.glue import MRPC
+from kd.experiment import Experiment, Scale
+
+
+def experiment(scale: Scale) -> Experiment:
+    """As `sst2_teacher`, on MRPC."""
+    return sst2_teacher.experiment(scale, MRPC, length=128)

@@ -1,0 +1,16 @@
+"""STS-B: how alike two sentences are, a number; the teacher, fine-tuned on the labels.
+
+The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
+epochs.
+
+    make exp NAME=stsb_teacher DATA_DIR=~/data
+"""
+
+from experiments import sst2_teacher
+from kd.data.glue import STSB
+from kd.experiment import Experiment, Scale
+
+
+def experiment(scale: Scale) -> Experiment:
+    """As `sst2_teacher`, on STS-B."""
+    return sst2_teacher.experiment(scale, STSB, length=128)
