@@ -195,7 +195,9 @@ def test_live_teacher_gives_the_losses_of_the_cached_one(tiny, after):
 def test_four_devices_give_the_losses_of_one(tiny, after):
     workspace, _ = after
     assert workspace.mesh.size == 4
-    run.run(tiny, "one", workspace._replace(mesh=data_mesh(jax.devices()[:1])))
+    run.run(
+        tiny, "one", dataclasses.replace(workspace, mesh=data_mesh(jax.devices()[:1]))
+    )
     four, one = losses(workspace.runs / "tiny/0"), losses(workspace.runs / "one/0")
     assert_same_losses(four, one, rtol=1e-5)
 
@@ -308,7 +310,7 @@ def test_microbatches_and_odd_batches_change_only_what_they_must(tiny, after):
     )
     run.run(plain, "whole", workspace)
     run.run(config.override(plain, "num_microbatches=3"), "parts", workspace)
-    one = workspace._replace(mesh=data_mesh(jax.devices()[:1]))
+    one = dataclasses.replace(workspace, mesh=data_mesh(jax.devices()[:1]))
     run.run(plain, "one", one)
     whole = losses(workspace.runs / "whole/0")
     assert_same_losses(losses(workspace.runs / "parts/0"), whole, rtol=1e-4)
@@ -377,7 +379,7 @@ def test_pretrained_weights_and_their_vocabulary(tiny, after, tmp_path):
 def test_read_only_place(tiny, place):
     workspace, _ = place
     if os.geteuid() == 0:
-        workspace = workspace._replace(runs=pathlib.Path("/proc/runs"))
+        workspace = dataclasses.replace(workspace, runs=pathlib.Path("/proc/runs"))
     else:
         workspace.runs.mkdir()
         workspace.runs.chmod(0o500)

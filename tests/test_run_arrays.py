@@ -164,7 +164,7 @@ def test_a_run_goes_on_where_it_was_killed(after, monkeypatch, name):
         run.run(experiments[name], "again", workspace)
     monkeypatch.undo()
     said = []
-    run.run(experiments[name], "again", workspace._replace(say=said.append))
+    run.run(experiments[name], "again", dataclasses.replace(workspace, say=said.append))
     assert "resuming after step 6 of 20" in said
 
     again = workspace.runs / "again" / "0"
@@ -238,7 +238,7 @@ def test_weights_to_start_from(after):
     before = workspace.runs / "points/0/model"
     said = []
     begun = config.override(experiments["points"], f"start={before}")
-    run.run(begun, "begun", workspace._replace(say=said.append))
+    run.run(begun, "begun", dataclasses.replace(workspace, say=said.append))
     assert f"weights to start from: {before}" in said
     first, *_ = metrics_log.read(workspace.runs / "begun/0/metrics.jsonl")
     *_, last = metrics_log.read(workspace.runs / "points/0/metrics.jsonl")
@@ -257,7 +257,7 @@ def test_weights_to_start_from(after):
     )
     said.clear()
     with pytest.raises(UserError, match=r"it has widths \(4,\), not \(5, 6\)"):
-        run.run(deeper, "deeper", workspace._replace(say=said.append))
+        run.run(deeper, "deeper", dataclasses.replace(workspace, say=said.append))
     assert not any("teacher" in line for line in said)  # before it is asked
 
 

@@ -17,6 +17,7 @@ as F1 or a correlation, fit too: a group's entry is the jackknife's pseudo-value
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -75,8 +76,8 @@ class Estimate:
             return power - float(stats.nct.sf(critical, df, shift))
 
         # The far tail adds nothing that matters at any useful power.
-        shift = optimize.brentq(misses, 0.0, 10 * critical + 10)
-        return float(shift) * self.standard_error
+        shift: Any = optimize.brentq(misses, 0.0, 10 * critical + 10)
+        return shift * self.standard_error
 
     def _quantile(self, share: float) -> float:
         if math.isnan(self.standard_error):

@@ -19,14 +19,15 @@ from kd.experiment import Experiment
 from kd.models import saved
 from kd.networks.answers import Answers
 from kd.networks.load import Start
-from kd.networks.predict import predictor
-from kd.procedures.procedure import Setting, answers_name
+from kd.procedures.procedure import answers_name
+from kd.run.memory import Memory
+from kd.run.program import Learner, program, teachers_in_step
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import Pace, train
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
-from kd.types import Architecture, Model, Params
+from kd.types import Architecture, Params
 
 Say = Callable[[str], Any]
 
@@ -57,6 +58,7 @@ def fit(
     directory: pathlib.Path,
     *,
     mesh: Mesh,
+    memory: Memory,
     say: Say,
 ) -> Fitted:
     """Trains to the end, from the newest checkpoint in the folder if there is one.
@@ -68,6 +70,7 @@ def fit(
         answers: the teachers, and what they say about the data; None without.
         directory: for `metrics.jsonl` and `checkpoints/`.
         mesh: of the devices to train on.
+        memory: of compiled functions.
         say: shows a line to the person who waits.
     """
     # Rows divide evenly among devices and micro-batches; what is over is masked.
@@ -84,41 +87,24 @@ def fit(
     example = shard_batch(batches[0], mesh)
     networks = experiment.procedure.learners(_student(experiment, start, say))
     networks = {name: _for_vocabulary(n, data, start) for name, n in networks.items()}
-    models = {
-        name: experiment.data.build(network, compute_dtype=experiment.compute_dtype)
-        for name, network in networks.items()
-    }
-    learners = {
-        name: _first_params(experiment, name, i, model, start, example)
-        for i, (name, model) in enumerate(models.items())
-    }
-    # Where its logits are cached, a teacher itself need not be on the devices.
-    live = answers.teachers if answers is not None and cached is None else ()
-    training = experiment.procedure.build(
-        Setting(
-            learners=models,
-            teachers=tuple(teacher.model for teacher in live)
-            or (None,) * len(experiment.teachers),
-            combine=experiment.data.target.ensemble,
-            objective=experiment.objective,
-            optimizer=experiment.optimizer.build(num_steps),
-            num_microbatches=experiment.num_microbatches,
-            term_gradients=experiment.term_gradients,
-            view=experiment.view,
-            mesh=mesh,
-        )
+    learners, training = program(
+        experiment, networks, answers, num_steps, mesh=mesh, memory=memory
     )
+    first = {
+        name: _first_params(experiment, name, i, learner, start, example)
+        for i, (name, learner) in enumerate(learners.items())
+    }
+    live = teachers_in_step(answers)
     teacher_params = replicate(tuple(teacher.params for teacher in live), mesh)
     # Not the key of the initial parameters: dropout has its own randomness.
     key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    state = training.init(key, learners, teacher_params, example)
-    predict = {name: predictor(model, mesh=mesh) for name, model in models.items()}
+    state = training.init(key, first, teacher_params, example)
     target, exported = experiment.data.target, experiment.procedure.exported
 
     def evaluate(params: Params) -> dict[str, float]:
         row = {}
-        for name in models:
-            outputs = predict[name](params[name], data.dev)
+        for name, learner in learners.items():
+            outputs = learner.predict(params[name], data.dev)
             prefix = "" if name == exported else f"{name}/"
             for metric in target.watched:
                 row[prefix + metric.name] = metric.compute(outputs, data.dev.labels)
@@ -167,9 +153,9 @@ def fit(
             name: Learnt(
                 networks[name],
                 jax.device_get(state.params[name]),
-                predict[name](state.params[name], data.dev),
+                learner.predict(state.params[name], data.dev),
             )
-            for name in models
+            for name, learner in learners.items()
         },
         num_steps=num_steps,
         speed=speed,
@@ -208,14 +194,14 @@ def _first_params(
     experiment: Experiment,
     name: str,
     place: int,
-    model: Model,
+    learner: Learner,
     start: Start | None,
     batch: Any,
 ) -> Params:
     key = jax.random.key(experiment.seed)
     # Networks that learn together begin differently.
     key = jax.random.fold_in(key, place) if place else key
-    fresh = jax.jit(model.init)(key, batch)
+    fresh = learner.init(key, batch)
     if start is None or name != experiment.procedure.exported:
         return fresh
     params = dict(start.params)

@@ -1,11 +1,12 @@
 """From an experiment to its results: data, networks, training, evaluation, report."""
 
+import dataclasses
 import datetime
 import pathlib
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -20,11 +21,13 @@ from kd.networks.place import with_fingerprints
 from kd.report.page import write_page_or_tell
 from kd.run import results
 from kd.run.fit import fit
+from kd.run.memory import Memory
 from kd.run.obtain import check_places, obtain
 
 
-class Workspace(NamedTuple):
-    """Where runs take place."""
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """Where runs take place, and what those of one process share."""
 
     runs: pathlib.Path
     """Folder of all runs; networks made on the way go to its folder `networks`."""
@@ -32,6 +35,7 @@ class Workspace(NamedTuple):
     mesh: Mesh
     say: Callable[[str], Any]
     """Shows a line to the person who waits."""
+    memory: Memory = dataclasses.field(default_factory=Memory)
 
 
 def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, Any]:
@@ -49,36 +53,30 @@ def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, An
         UserError: bad input, a folder of another run, a loss that is not finite.
         kd.train.loop.Interrupted: a signal asked to stop.
     """
-    corpora = _Corpora(workspace.say)
+    corpora = corpora_of(workspace)
     corpus = corpora(experiment.data)
     workspace.say(f"data: {corpus.origin}")
     directory = workspace.runs / name / str(experiment.seed)
     return _run_in(directory, experiment, corpus, corpora, name, workspace)
 
 
-class _Corpora:
+def corpora_of(workspace: Workspace) -> Callable[[Task], Corpus]:
     """The records of tasks, each read once."""
 
-    def __init__(self, say: Callable[[str], Any]):
-        self._say = say
-        self._found: list[tuple[Task, Corpus]] = []
-
-    def __call__(self, task: Task) -> Corpus:
-        for known, corpus in self._found:
-            if known == task:
-                return corpus
+    def read(task: Task) -> Corpus:
         corpus = sources.load(task)
         if corpus.notice:
-            self._say(corpus.notice)
-        self._found.append((task, corpus))
+            workspace.say(corpus.notice)
         return corpus
+
+    return lambda task: workspace.memory.once("records", task, lambda: read(task))
 
 
 def _run_in(
     directory: pathlib.Path,
     experiment: Experiment,
     corpus: Corpus,
-    corpora: _Corpora,
+    corpora: Callable[[Task], Corpus],
     name: str,
     workspace: Workspace,
     *,
@@ -110,6 +108,7 @@ def _run_in(
             told,
             directory,
             mesh=workspace.mesh,
+            memory=workspace.memory,
             say=workspace.say,
         )
         summary = {
@@ -147,7 +146,7 @@ def _run_in(
 
 
 def _obtain(
-    experiment: Experiment, corpora: _Corpora, workspace: Workspace
+    experiment: Experiment, corpora: Callable[[Task], Corpus], workspace: Workspace
 ) -> tuple[list[Found], Found | None]:
     """Where the teachers and the start are; they are trained first if need be."""
 
@@ -209,18 +208,27 @@ def _ask(
     if view is not None and not view.changes_answers and not live:
         live = True
         workspace.say("teacher: runs in every step, to see the view of the batch")
-    return answers.consult(
-        [
-            load.load(found, experiment.data, data, experiment.compute_dtype)
-            for found in teachers
-        ],
-        experiment.data.target.ensemble,
-        data,
-        on_train=objective.needs_teacher and not live,
-        mesh=workspace.mesh,
-        cache=workspace.runs / "networks" / "answers",
-        say=workspace.say,
-    )
+    on_train = objective.needs_teacher and not live
+
+    def consult() -> Answers:
+        return answers.consult(
+            [
+                load.load(found, experiment.data, data, experiment.compute_dtype)
+                for found in teachers
+            ],
+            experiment.data.target.ensemble,
+            data,
+            on_train=on_train,
+            mesh=workspace.mesh,
+            cache=workspace.runs / "networks" / "answers",
+            say=workspace.say,
+        )
+
+    key = (
+        repr(teachers), experiment.data, data.corpus.fingerprint, data.preprocessing,
+        experiment.compute_dtype, on_train,
+    )  # fmt: skip
+    return workspace.memory.once("answers", key, consult)
 
 
 def _describe(

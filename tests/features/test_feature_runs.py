@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 def one_device(place):
     """A place with a mesh of one."""
     mesh = data_mesh(jax.devices()[:1])
-    return place._replace(workspace=place.workspace._replace(mesh=mesh))
+    return place._replace(workspace=dataclasses.replace(place.workspace, mesh=mesh))
 
 
 @pytest.fixture

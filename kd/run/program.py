@@ -1,0 +1,110 @@
+"""What is compiled for an experiment: the same for all of its seeds."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float, PRNGKeyArray
+
+from kd import config
+from kd.data.task import Split
+from kd.experiment import Experiment
+from kd.networks.answers import Answers
+from kd.networks.load import Loaded
+from kd.networks.predict import predictor
+from kd.procedures.procedure import Setting
+from kd.run.memory import Memory
+from kd.types import Architecture, Batch, Params, Training
+
+
+class Learner(NamedTuple):
+    """What is compiled of a network that learns."""
+
+    init: Callable[[PRNGKeyArray, Batch], Params]
+    predict: Callable[[Params, Split], Float[np.ndarray, "num_examples v"]]
+
+
+class Program(NamedTuple):
+    """The functions that a run repeats."""
+
+    learners: Mapping[str, Learner]
+    """By their names in the procedure."""
+    training: Training
+
+
+def program(
+    experiment: Experiment,
+    networks: Mapping[str, Architecture],
+    answers: Answers | None,
+    num_steps: int,
+    *,
+    mesh: Mesh,
+    memory: Memory,
+) -> Program:
+    """The functions of an experiment, those of an earlier seed if there was one.
+
+    Args:
+        experiment: what they are of.
+        networks: that learn, by their names in the procedure.
+        answers: the teachers, and what they say; None without.
+        num_steps: length of the run, which schedules depend on.
+        mesh: of the devices.
+        memory: where functions are kept.
+    """
+    live = teachers_in_step(answers)
+    seedless = config.to_json(dataclasses.replace(experiment, seed=0))
+    key = (
+        json.dumps(config.identity(seedless), sort_keys=True),
+        repr(sorted(networks.items())),
+        tuple(teacher.fingerprint for teacher in live),
+        num_steps,
+        mesh,
+    )
+    return memory.once(
+        "programs",
+        key,
+        lambda: _build(experiment, networks, live, num_steps, mesh),
+    )
+
+
+def teachers_in_step(answers: Answers | None) -> tuple[Loaded, ...]:
+    """Those that run in every step; where logits are cached none needs to."""
+    return answers.teachers if answers is not None and answers.train is None else ()
+
+
+def _build(
+    experiment: Experiment,
+    networks: Mapping[str, Architecture],
+    live: tuple[Loaded, ...],
+    num_steps: int,
+    mesh: Mesh,
+) -> Program:
+    models = {
+        name: experiment.data.build(network, compute_dtype=experiment.compute_dtype)
+        for name, network in networks.items()
+    }
+    training = experiment.procedure.build(
+        Setting(
+            learners=models,
+            teachers=tuple(teacher.model for teacher in live)
+            or (None,) * len(experiment.teachers),
+            combine=experiment.data.target.ensemble,
+            objective=experiment.objective,
+            optimizer=experiment.optimizer.build(num_steps),
+            num_microbatches=experiment.num_microbatches,
+            term_gradients=experiment.term_gradients,
+            view=experiment.view,
+            mesh=mesh,
+        )
+    )
+    return Program(
+        {
+            name: Learner(jax.jit(model.init), predictor(model, mesh=mesh))
+            for name, model in models.items()
+        },
+        training,
+    )
