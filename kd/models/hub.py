@@ -112,6 +112,22 @@ def fingerprint(name_or_directory: str) -> str:
     return digest.hexdigest()
 
 
+def read_text(path: Path) -> str:
+    """What a file says, in UTF-8; its line ends stay as they are.
+
+    Raises:
+        UserError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 ({error.reason})") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path} cannot be read: {reason}") from error
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object that a file holds.
 
@@ -119,9 +135,7 @@ def read_object(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or holds something else.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        values = json.loads(read_text(path))
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply") from error
     except ValueError as error:

@@ -339,7 +339,7 @@ def test_folders_and_locked_files_are_one_line(monkeypatch, fresh_params, tmp_pa
     def locked(*_args, **_settings):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_text", locked)
+    monkeypatch.setattr(Path, "read_bytes", locked)
     with pytest.raises(UserError, match=r"config\.json cannot be read: Permission"):
         bert_checkpoint.read_config(DIRECTORY)
     monkeypatch.setattr(Path, "is_file", locked)
