@@ -1,7 +1,8 @@
 """The same student, loss and optimizer in PyTorch: the other side of a comparison.
 
 The network is `BertForSequenceClassification` of transformers, loaded from what
-`kd.models.hub` wrote. Everything else is written as one would for speed there.
+`kd.models.bert_checkpoint` wrote. Everything else is written as one would for speed
+there.
 """
 
 import dataclasses

@@ -37,7 +37,7 @@ from benchmarks.student import (
 )
 from kd.errors import UserError
 from kd.experiment import Experiment
-from kd.models import hub
+from kd.models import bert_checkpoint
 from kd.models.bert import Bert
 from kd.types import Params
 
@@ -78,7 +78,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
         checkpoint = pathlib.Path(directory)
         agreement = check(experiment, bert, params, checkpoint, warm_up)
         ours: dict[str, Trains] = {_OURS: Trainer(experiment, bert, params)}
-        hub.save_pretrained(checkpoint, bert, params, labels=experiment.data.labels)
+        bert_checkpoint.save_pretrained(
+            checkpoint, bert, params, labels=experiment.data.labels
+        )
         eager, compiled = (
             _trainers(experiment, checkpoint, _variants(compiled=compiled))
             for compiled in (False, True)
@@ -129,7 +131,9 @@ def check(
     # At the full learning rate from the start, so that the optimizer is checked too.
     recipe = dataclasses.replace(experiment.optimizer, warmup=0.0)
     experiment = dataclasses.replace(experiment, optimizer=recipe)
-    hub.save_pretrained(checkpoint, bert, params, labels=experiment.data.labels)
+    bert_checkpoint.save_pretrained(
+        checkpoint, bert, params, labels=experiment.data.labels
+    )
     ours = _history(Trainer(experiment, bert, params), batches)
     found = {}
     for variant in _variants(compiled=False):

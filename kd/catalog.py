@@ -40,9 +40,9 @@ def folder() -> pathlib.Path:
 
 
 def names() -> list[str]:
-    """All experiments, sorted."""
+    """All experiments, sorted; a module that begins with "_" is none."""
     stems = (path.stem for path in folder().glob("*.py"))
-    return sorted(s for s in stems if s != "__init__" and not s.startswith("."))
+    return sorted(s for s in stems if not s.startswith((".", "_")))
 
 
 def headline(name: str) -> str:
@@ -114,34 +114,46 @@ def _line(text: str) -> str:
 def _named_experiments(directory: pathlib.Path) -> Iterator[None]:
     """`experiments` is the package in this directory, whatever else has the name.
 
-    Somebody's own package of that name comes first on the path of a working folder, or
-    has been imported; it is put back afterwards.
+    Where a plain `import experiments` gives another one, or none, that remains so
+    afterwards, and ours are kept here, so that each is executed once.
     """
-    others = {
-        name: module
-        for name, module in sys.modules.items()
-        if name.partition(".")[0] == "experiments"
-    }
-    found = [
-        pathlib.Path(path).resolve()
-        for path in getattr(others.get("experiments"), "__path__", [])
-    ]
-    if found == [directory]:
+    if _importable() == [directory]:
         yield
         return
-    spec = importlib.machinery.ModuleSpec("experiments", None, is_package=True)
-    spec.submodule_search_locations = [str(directory)]
-    for name in others:
-        del sys.modules[name]
-    sys.modules["experiments"] = importlib.util.module_from_spec(spec)
+    ours = _KEPT.setdefault(directory, {"experiments": _package(directory)})
+    others = _exchange(ours)
     try:
         yield
     finally:
-        if others:
-            for name in [*sys.modules]:
-                if name.partition(".")[0] == "experiments":
-                    del sys.modules[name]
-            sys.modules.update(others)
+        _KEPT[directory] = _exchange(others)
+
+
+_KEPT: dict[pathlib.Path, dict[str, types.ModuleType]] = {}
+"""By directory, what `sys.modules` holds while one of its modules is loaded."""
+
+
+def _importable() -> list[pathlib.Path]:
+    """Where a plain `import experiments` finds its modules."""
+    try:
+        spec = importlib.util.find_spec("experiments")
+    except ValueError:  # a module that was made by hand
+        return []
+    places = spec.submodule_search_locations if spec else None
+    return [pathlib.Path(place).resolve() for place in places or []]
+
+
+def _package(directory: pathlib.Path) -> types.ModuleType:
+    spec = importlib.machinery.ModuleSpec("experiments", None, is_package=True)
+    spec.submodule_search_locations = [str(directory)]
+    return importlib.util.module_from_spec(spec)
+
+
+def _exchange(modules: dict[str, types.ModuleType]) -> dict[str, types.ModuleType]:
+    """Puts these in `sys.modules`; returns those of that name that were there."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "experiments"]
+    others = {name: sys.modules.pop(name) for name in names}
+    sys.modules.update(modules)
+    return others
 
 
 @contextlib.contextmanager

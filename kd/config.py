@@ -145,7 +145,9 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
     if isinstance(record, tuple) and record and isinstance(record[0], Network):
         return {str(i): (network, Network) for i, network in enumerate(record)}
     if dataclasses.is_dataclass(record):
-        hints = typing.get_type_hints(type(record))
+        # Of a module that another one of the same name may have replaced: `catalog`.
+        names = getattr(type(record).__init__, "__globals__", None)
+        hints = typing.get_type_hints(type(record), localns=names)
         return {
             field.name: (getattr(record, field.name), hints[field.name])
             for field in dataclasses.fields(record)

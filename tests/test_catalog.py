@@ -1,5 +1,6 @@
 """Unfinished modules, folders of the same name, and kd without its own folder."""
 
+import importlib
 import os
 import pathlib
 import re
@@ -21,6 +22,18 @@ BASE = (
     "def experiment(scale):\n"
     "    return Experiment(data=SST2, student=Bert(), num_steps=7,\n"
     "        objective=1.0 * CrossEntropy(), optimizer=AdamW())\n"
+)
+OWN = (
+    '"""Its classes are its own."""\n'
+    "from __future__ import annotations\nimport dataclasses\n"
+    "from kd.experiment import Experiment\n"
+    "from experiments import base\n"
+    "Whole = int\n"
+    "@dataclasses.dataclass(frozen=True)\nclass Mine:\n    size: Whole = 2\n"
+    "@dataclasses.dataclass(frozen=True, kw_only=True)\nclass Own(Experiment):\n"
+    "    mine: Mine = Mine()\n"
+    "def experiment(scale):\n"
+    "    return Own(**vars(base.experiment(scale)))\n"
 )
 
 
@@ -53,6 +66,8 @@ def folder(tmp_path, monkeypatch):
 def test_an_unfinished_neighbour_is_listed_with_its_fault(folder, content, shown):
     (folder / "wip.py").write_bytes(content)
     (folder / ".#wip.py").symlink_to("nobody@nowhere.1")  # an editor's lock
+    (folder / "__init__.py").write_text("")
+    (folder / "_shared.py").write_text("")
     assert catalog.names() == ["base", "good", "wip"]
     base, good, wip = catalog.listing().splitlines()
     assert (base, good) == ("  base  The base.", "  good  A good one.")
@@ -113,28 +128,44 @@ def test_one_that_does_not_load_says_where(folder, content, message):
 
 
 @pytest.mark.parametrize("imported", [False, True])
-def test_somebody_elses_package_of_that_name(tmp_path, imported):
-    """It is neither taken for ours nor taken away."""
+def test_somebody_elses_package_of_that_name(folder, tmp_path, imported):
+    """It is neither taken for ours nor taken away, and ours are executed once."""
     theirs = tmp_path / "experiments"
     theirs.mkdir()
     (theirs / "__init__.py").write_text("OWNER = 'they'\n")
-    (theirs / "sst2_ce.py").write_text("raise SystemExit('theirs was run')\n")
-    (theirs / "mine.py").write_text("MINE = 1\n")
+    (theirs / "own.py").write_text("MINE = 1\n")
+    (folder / "own.py").write_text(OWN)
     program = f"""
 if {imported}:
     import experiments
-from kd import catalog
-for _ in range(2):
-    assert catalog.load("sst2_kd", "mini").teacher is not None
-if {imported}:
-    from experiments import mine
-    assert experiments.OWNER == "they" and mine.MINE == 1
+import pathlib, sys
+from kd import catalog, config
+catalog.DIRECTORY = pathlib.Path({str(folder)!r})
+first, again = catalog.load("own", "mini"), catalog.load("own", "mini")
+assert first.mine == again.mine
+assert config.override(first, "mine.size=3").mine.size == 3
+assert ("experiments" in sys.modules) == {imported}
+import experiments
+from experiments import own
+assert experiments.OWNER == "they" and own.MINE == 1
+assert catalog.load("own", "mini").mine == first.mine
+assert sys.modules["experiments.own"] is own
 """
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_plain_import_of_ours_gives_the_modules_that_were_loaded(folder, monkeypatch):
+    (folder / "__init__.py").write_text("")
+    (folder / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder.parent)
+    loaded = catalog.load("own", "mini")
+    own = importlib.import_module("experiments.own")
+    assert type(loaded) is own.Own
+    assert catalog.load("own", "mini") == loaded
 
 
 @pytest.mark.parametrize("foreign", [False, True])

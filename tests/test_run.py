@@ -19,7 +19,7 @@ from kd.data import sources, text
 from kd.divergences import KL, SinKD
 from kd.errors import UserError
 from kd.experiment import Network
-from kd.models import hub
+from kd.models import bert_checkpoint
 from kd.networks.predict import predictor
 from kd.objective import CrossEntropy
 from kd.run.obtain import key
@@ -94,10 +94,10 @@ def test_a_run_leaves_everything_that_is_looked_at(tiny, after):
         np.testing.assert_allclose(row["loss"], total, rtol=1e-5)
 
     # What was exported predicts what was reported.
-    bert, labels = hub.read_config(directory / "model")
+    bert, labels = bert_checkpoint.read_config(directory / "model")
     assert labels == ("negative", "positive")
     model = bert.build(2)
-    params = hub.load_pretrained(
+    params = bert_checkpoint.load_pretrained(
         directory / "model", jax.eval_shape(model.init, jax.random.key(0), {})
     ).params
     corpus = sources.load(tiny.data)

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Shaped
@@ -87,8 +86,8 @@ class Normalization:
         path = hub.find_file(place, FILE)
         if path is None:
             raise UserError(f"{place} has no {FILE}")
+        found = hub.read_object(path)
         try:
-            found: Any = json.loads(path.read_text(encoding="utf-8"))
             mean, std = (np.array(found[k], np.float64) for k in ("mean", "std"))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(

@@ -240,7 +240,7 @@ def _resolved(told: dict[str, Any]) -> dict[str, Any]:
 
 def _told(path: pathlib.Path) -> dict[str, Any]:
     """Those of `_SETTINGS` that a tokenizer_config.json has."""
-    config = _json(path)
+    config = hub.read_object(path)
     told = {key: config[key] for key in _SETTINGS if key in config}
     for key, value in _resolved(told).items():
         if not isinstance(value, bool):
@@ -259,29 +259,9 @@ def _find(name: str | pathlib.Path, filename: str) -> pathlib.Path | None:
     return path
 
 
-def _read(path: pathlib.Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 ({error.reason})") from error
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from error
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        values = json.loads(_read(path))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return values
-
-
 def _lines(path: pathlib.Path) -> dict[str, int]:
     """The ids of the tokens of a vocab.txt; nothing is stripped, a blank one is ""."""
-    tokens = re.split(r"\r\n|\r|\n", _read(path))
+    tokens = re.split(r"\r\n|\r|\n", hub.read_text(path))
     if not tokens[-1]:
         tokens.pop()
     ids: dict[str, int] = {}
@@ -296,7 +276,7 @@ def _lines(path: pathlib.Path) -> dict[str, int]:
 
 def _described(path: pathlib.Path) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json."""
-    description = _json(path)
+    description = hub.read_object(path)
     model = description.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     # The first published ones do not name the type.

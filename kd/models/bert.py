@@ -1,7 +1,7 @@
 """BERT with a classification head: the encoder of Devlin et al. (2019).
 
 Numerically the `BertForSequenceClassification` of Hugging Face's transformers; its
-weights come and go through `kd.models.hub`.
+weights come and go through `kd.models.bert_checkpoint`.
 """
 
 import dataclasses

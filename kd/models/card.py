@@ -45,7 +45,7 @@ def model_card(
     )
     use = (
         "Read it with `AutoModelForSequenceClassification.from_pretrained` and "
-        "`AutoTokenizer.from_pretrained` of transformers, or with `kd.models.hub`."
+        "`AutoTokenizer.from_pretrained` of transformers, or with `kd.models.saved`."
         if bert
         else "Read it with `kd.models.saved`; transformers does not know it."
     )

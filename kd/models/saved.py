@@ -1,9 +1,9 @@
 """Networks in a directory: `model.safetensors` and `config.json`.
 
-A BERT is stored as Hugging Face stores it, see `kd.models.hub`. Any other network is
-stored as it is: tensors by their path in the tree of parameters, joined by dots, in
-Flax's layout (kernels are [in, out] or [h, w, in, out]); and the fields of its record,
-with the class named by "model_type". Nothing in either file is executed.
+A BERT is stored as Hugging Face stores it, see `kd.models.bert_checkpoint`. Any other
+network is stored as it is: tensors by their path in the tree of parameters, joined by
+dots, in Flax's layout (kernels are [in, out] or [h, w, in, out]); and the fields of its
+record, with the class named by "model_type". Nothing in either file is executed.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ import safetensors.numpy
 
 from kd.atomic import atomic_write
 from kd.errors import UserError
-from kd.models import hub
+from kd.models import bert_checkpoint, config_file, hub
 from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
-from kd.models.hub import Pretrained
+from kd.models.bert_checkpoint import Pretrained
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
 from kd.types import Architecture, Params
@@ -82,7 +82,7 @@ def save(
             if empty.
     """
     if isinstance(network, Bert):
-        hub.save_pretrained(
+        bert_checkpoint.save_pretrained(
             directory, network, params, labels=labels, problem_type=problem_type
         )
         return
@@ -117,13 +117,13 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     values = hub.read_object(path)
     kind = values.pop("model_type", "bert")
     if kind == "bert":
-        return Config(*hub.read_config(name_or_directory))
+        return Config(*bert_checkpoint.read_config(name_or_directory))
     if not isinstance(kind, str) or kind not in _CLASSES:
         raise UserError(
             f"{path}: model_type is {reprlib.repr(kind)}; expected one of bert, "
             f"{', '.join(_CLASSES)}"
         )
-    labels = hub.read_labels(path, values)
+    labels = config_file.read_labels(path, values)
     types = typing.get_type_hints(_CLASSES[kind])
     fields = {}
     for key in values.keys() - _NOT_FIELDS:
@@ -132,7 +132,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
                 f"{path}: {tensor_files.shown(key)} is no field of a {kind}; it has "
                 f"{', '.join(types)}"
             )
-        fields[key] = hub.checked_field(path, key, values[key], types[key])
+        fields[key] = config_file.checked_field(path, key, values[key], types[key])
     try:
         return Config(_CLASSES[kind](**fields), labels)
     except ValueError as error:
@@ -158,7 +158,7 @@ def load(
             a float type, or holds a number that is not finite.
     """
     if isinstance(network, Bert):
-        return hub.load_pretrained(name_or_directory, template)
+        return bert_checkpoint.load_pretrained(name_or_directory, template)
     path = hub.find_file(name_or_directory, "model.safetensors")
     if path is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")
@@ -186,7 +186,7 @@ def fetch(name_or_directory: str) -> None:
         UserError: they are not, and cannot be downloaded.
     """
     if isinstance(read_config(name_or_directory).network, Bert):
-        hub.fetch(name_or_directory)
+        hub.find_weights(name_or_directory)
     elif hub.find_file(name_or_directory, "model.safetensors") is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")
 

@@ -119,7 +119,7 @@ def fit(
     log = MetricsLog(directory / "metrics.jsonl")
     speed = Speed()
     try:
-        state, _ = train(
+        state = train(
             training,
             replicate(state, mesh),
             teacher_params,

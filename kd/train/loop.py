@@ -67,9 +67,9 @@ def train(
     checkpoints: Checkpoints,
     log: MetricsLog,
     say: Callable[[str], None],
-    speed: Speed | None = None,
+    speed: Speed,
     clock: Callable[[], float] = time.monotonic,
-) -> tuple[TrainState, float]:
+) -> TrainState:
     """Repeats the step to the end, from the newest checkpoint if there is one.
 
     Args:
@@ -89,14 +89,12 @@ def train(
         clock: seconds from any moment on.
 
     Returns:
-        The final state, and the training examples per second: the median over
-        blocks of steps, without evaluation, saving and compilation.
+        The final state.
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
         UserError: a loss or gradient is not finite.
     """
-    speed = Speed() if speed is None else speed
     begun = clock()
     restored, problems = checkpoints.restore(state)
     for problem in problems:
@@ -177,7 +175,7 @@ def train(
             )
             block.add(step + 1, examples, metrics)
     speed.seconds = seconds_before + clock() - begun
-    return state, speed.examples_per_second
+    return state
 
 
 class _Block:

@@ -67,7 +67,8 @@ def test_the_normalization_belongs_to_the_network(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("{", "expected {"),
+        ("{", "is not JSON"),
+        ("[" * 100_000, "is nested too deeply"),
         ('{"mean": [1]}', "expected {"),
         ('{"mean": [1], "std": [0]}', "positive std"),
         ('{"mean": [1, 2], "std": [1]}', "as many"),

@@ -341,7 +341,7 @@ def test_a_description_that_does_not_name_its_model(tmp_path):
     [
         (b"{", " is not JSON: "),
         (b"", " is not JSON: "),
-        (b"[" * 100_000, " is not JSON: "),
+        (b"[" * 100_000, " is nested too deeply"),
         (b"[1]", ": expected a JSON object"),
         (b'{\n"\xff": 1}', ":2: not UTF-8 ("),
         (None, " is not a file; "),

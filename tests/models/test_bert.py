@@ -11,7 +11,7 @@ import safetensors.numpy
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from kd.errors import UserError
-from kd.models import hub
+from kd.models import bert_checkpoint
 from kd.models.bert import Bert
 
 DIRECTORY = Path(__file__).parents[1] / "golden" / "tiny_bert"
@@ -30,7 +30,7 @@ def batch(golden):
 
 @pytest.fixture(scope="module")
 def bert():
-    return hub.read_config(DIRECTORY).bert
+    return bert_checkpoint.read_config(DIRECTORY).bert
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def model(bert):
 @pytest.fixture(scope="module")
 def params(model, batch):
     template = jax.eval_shape(model.init, jax.random.key(0), batch)
-    return hub.load_pretrained(DIRECTORY, template).params
+    return bert_checkpoint.load_pretrained(DIRECTORY, template).params
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_gradients_equal_transformers(golden, bert, model, params, batch, tmp_pa
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
     np.testing.assert_allclose(value, golden["loss"], rtol=1e-5)
     # Gradients have the shapes of parameters: saving names them as torch does.
-    hub.save_pretrained(tmp_path, bert, gradient)
+    bert_checkpoint.save_pretrained(tmp_path, bert, gradient)
     found = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     expected = {
         name.removeprefix("gradient/"): array

@@ -99,7 +99,7 @@ class Folder:
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("kd.train.loop.jax.device_get", device.fetch)
-                _, rate = train(
+                train(
                     Training(lambda *_: state, device.step),
                     replicate(state, mesh),
                     None,
@@ -112,7 +112,6 @@ class Folder:
                     evaluate=device.evaluate, checkpoints=checkpoints, log=log,
                     say=self.said.append, speed=self.speed, clock=lambda: device.now,
                 )  # fmt: skip
-            assert rate == self.speed.examples_per_second
         finally:
             log.close()
             checkpoints.close()
