@@ -41,7 +41,6 @@ def experiment(scale: Scale, task: TextTask = SST2, *, length: int = 64) -> Expe
             teachers=(Network(recipe=recipe),),
             answers="live",
             start=dataclasses.replace(sst2_teacher.MINILM, change=Layers((1, 3))),
-            optimizer=dataclasses.replace(recipe.optimizer, learning_rate=1e-4),
             num_steps=1500 if task is SST2 else 0,
         )
     return dataclasses.replace(

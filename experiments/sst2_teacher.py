@@ -2,7 +2,9 @@
 
 Paper scale is the teacher of cui2024sinkhorn: BERT-base, batch 16, 10 epochs, 2e-5,
 linear decay without warm-up. Small scale fine-tunes MiniLM, 6 layers of width 384, for
-4,000 batches. Mini scale trains a two-layer BERT from scratch.
+4,000 batches: dev accuracy 90.37 % in 21 minutes on two shared CPU cores, seed 0, the
+better of two learning rates (5e-5: 89.33 %). Mini scale trains a two-layer BERT from
+scratch.
 
 The experiments that distil from it train it by themselves the first time they need
 it; run on its own it leaves a run directory like any other.
@@ -51,7 +53,7 @@ def experiment(scale: Scale, task: TextTask = SST2, *, length: int = 64) -> Expe
             student=None,
             start=MINILM,
             objective=on_targets(task),
-            optimizer=AdamW(learning_rate=5e-5, warmup=0.1, weight_decay=0.01),
+            optimizer=AdamW(learning_rate=1e-4, warmup=0.1, weight_decay=0.01),
             batch_size=32,
             num_steps=4000 if large else 0,
             num_epochs=0 if large else 5,

@@ -1,4 +1,4 @@
-"""The one exception that is meant for the person at the terminal.
+"""The exceptions that are meant for the person at the terminal.
 
 The command line prints a `UserError` as one line and exits with status 2; every
 other exception is a defect of this project and keeps its traceback.
@@ -7,3 +7,7 @@ other exception is a defect of this project and keeps its traceback.
 
 class UserError(Exception):
     """Bad input: says what was wrong, where, and what would be right."""
+
+
+class Diverged(UserError):
+    """A loss, gradient or parameter of a run is not finite, and would be so again."""

@@ -23,6 +23,10 @@ from kd.atomic import atomic_write
 from kd.errors import UserError
 
 
+class Busy(UserError):
+    """Another process is at work in the folder."""
+
+
 @contextlib.contextmanager
 def claim(
     directory: pathlib.Path,
@@ -43,7 +47,7 @@ def claim(
 
     Raises:
         UserError: the folder holds another configuration or something that is no
-            run, another process is at work in it, or it cannot be written.
+            run, another process is at work in it (`Busy`), or it cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +90,7 @@ def _take(lock: Any, directory: pathlib.Path, on_wait: Callable[[], Any] | None)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         if on_wait is None:
-            raise UserError(
+            raise Busy(
                 f"{directory}: another process is at work there; wait for it, or "
                 "choose another folder with RUNS="
             ) from None
@@ -105,9 +109,14 @@ def _begun_before(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _identity(description: dict[str, Any]) -> Any:
-    """What makes it this run, beside the environment."""
-    beside = ("numerics", "toolchain")
-    return config.identity({k: v for k, v in description.items() if k not in beside})
+    """What makes it this run, beside the environment.
+
+    The experiment says what its scale made of it; the name of the scale adds nothing.
+    """
+    beside = ("numerics", "toolchain", "run")
+    run = {k: v for k, v in description.get("run", {}).items() if k != "scale"}
+    rest = {k: v for k, v in description.items() if k not in beside}
+    return config.identity(rest | {"run": run})
 
 
 def _changed_numerics(

@@ -1,7 +1,7 @@
 """One of several classes: the target of a classification, and its metrics."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -98,6 +98,8 @@ class Classes(Target):
     labels: tuple[str, ...] = ()  # pyrefly: ignore
     official: tuple[Metric, ...] = (ACCURACY,)  # pyrefly: ignore
     written: tuple[str, ...] = ()
+    targets_name = "labels"
+    outputs_name = "logits"
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2 or len(set(self.labels)) < len(self.labels):
@@ -146,12 +148,6 @@ class Classes(Target):
             f"example {wrong[0]} is of class {targets[wrong[0]]}; expected 0 to "
             f"{len(self.labels) - 1}"
         )
-
-    def predictions(
-        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]
-    ) -> dict[str, np.ndarray]:
-        """`labels` [n] and `<name>_logits` [n, v]."""
-        return {"labels": targets} | {f"{k}_logits": v for k, v in outputs.items()}
 
     def ensemble(self, outputs: Sequence[Any]) -> Any:
         """Logits of the mean of the networks' probabilities.

@@ -90,6 +90,7 @@ class Number(Target):
     highest: float = 1.0
     official: tuple[Metric, ...] = (PEARSON, SPEARMAN)  # pyrefly: ignore
     title: str = "score"
+    outputs_name = "numbers"
 
     def __post_init__(self) -> None:
         if not self.lowest < self.highest:
@@ -149,9 +150,13 @@ class Number(Target):
         self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """`targets` [n] and `<name>_numbers` [n]."""
-        return {"targets": targets} | {
-            f"{k}_numbers": v[:, 0] for k, v in outputs.items()
-        }
+        return super().predictions(targets, {k: v[:, 0] for k, v in outputs.items()})
+
+    def read_predictions(
+        self, arrays: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        targets, outputs = super().read_predictions(arrays)
+        return targets, {name: v[:, None] for name, v in outputs.items()}
 
     def ensemble(self, outputs: Sequence[Any]) -> Any:
         """The mean of the numbers."""

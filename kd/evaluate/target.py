@@ -6,7 +6,7 @@ of outputs, the scores and the main metric; they know no particular one.
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -85,17 +85,18 @@ class Target(abc.ABC):
         """What is wrong with the first wrong target; empty where none is."""
 
     def metric(self, name: str) -> Metric:
-        """The metric of a name.
+        """The metric of a name, or the measure of fidelity.
 
         Raises:
             ValueError: there is none; the message lists those there are.
         """
-        for metric in self.metrics:
+        known = [*self.metrics, *self.fidelity]
+        for metric in known:
             if metric.name == name:
                 return metric
         raise ValueError(
             f"there is no metric {name!r}; there are "
-            f"{', '.join(metric.name for metric in self.metrics)}"
+            f"{', '.join(metric.name for metric in known)}"
         )
 
     def scores(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -106,7 +107,10 @@ class Target(abc.ABC):
         """Every measure of fidelity."""
         return {m.name: m.compute(student, teacher) for m in self.fidelity}
 
-    @abc.abstractmethod
+    targets_name: ClassVar[str] = "targets"
+    outputs_name: ClassVar[str] = "outputs"
+    """What a file of predictions calls the targets, and a network's outputs."""
+
     def predictions(
         self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
@@ -115,7 +119,26 @@ class Target(abc.ABC):
         Args:
             targets: of dev, [n].
             outputs: of each network by its name ("student", "teacher"), [n, v].
+
+        Returns:
+            `<targets_name>` [n] and, of each network, `<name>_<outputs_name>` [n, v].
         """
+        named = {f"{k}_{self.outputs_name}": v for k, v in outputs.items()}
+        return {self.targets_name: targets} | named
+
+    def read_predictions(
+        self, arrays: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Targets and outputs again, from what `predictions` gave.
+
+        Raises:
+            KeyError: an array is missing.
+        """
+        ending = f"_{self.outputs_name}"
+        outputs = {k: arrays[k] for k in arrays if k.endswith(ending)}
+        return arrays[self.targets_name], {
+            name.removesuffix(ending): values for name, values in outputs.items()
+        }
 
     @abc.abstractmethod
     def ensemble(self, outputs: Sequence[Any]) -> Any:

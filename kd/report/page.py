@@ -89,7 +89,8 @@ def render(run: Run) -> str:
 
 def _facts(summary: Summary) -> Iterator[str]:
     yield f"seed {described(summary.get('seed'))}"
-    yield f"scale {described(summary.get('scale'))}"
+    if summary.get("scale"):
+        yield f"scale {summary['scale']}"
     if summary.get("finished"):
         yield f"finished {described(summary['finished'])}"
 

@@ -1,5 +1,5 @@
 """From an experiment to its results: data, networks, training, evaluation, report."""
 
-from kd.run.workflow import Workspace, run
+from kd.run.workflow import Workspace, folder_of, make, read, run
 
-__all__ = ["Workspace", "run"]
+__all__ = ["Workspace", "folder_of", "make", "read", "run"]

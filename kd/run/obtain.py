@@ -7,15 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from kd import config
-from kd.data.task import Corpus, Task
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
 from kd.models import saved
 from kd.networks.load import Found, check_outputs, check_same, sizes
 from kd.networks.place import model_place, with_fingerprints
-
-Train = Callable[[pathlib.Path, Experiment, Corpus], None]
-"""Runs a recipe on a corpus in a folder, or waits for who runs it there."""
 
 
 def key(recipe: Experiment, corpus_fingerprint: str) -> str:
@@ -69,9 +65,8 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
 def obtain(
     network: Network,
     role: str,
-    corpus_of: Callable[[Task], Corpus],
-    runs: pathlib.Path,
-    train: Train,
+    folder_of: Callable[[Experiment], pathlib.Path],
+    make: Callable[[Experiment], Any],
     say: Callable[[str], Any],
 ) -> Found:
     """Where a trained network is; its recipe is run if that has not been done.
@@ -79,9 +74,8 @@ def obtain(
     Args:
         network: which.
         role: what it is for, "teacher" or "start", for what is said.
-        corpus_of: the records of a task.
-        runs: folder of all runs; networks are in its folder `networks`.
-        train: runs a recipe.
+        folder_of: where a recipe is run.
+        make: runs a recipe there, or waits for who runs it.
         say: shows a line to the person who waits.
     """
     if network.place:
@@ -90,13 +84,12 @@ def obtain(
         return Found(place, network.place, network.change)
     recipe = network.recipe
     assert recipe is not None
-    corpus = corpus_of(recipe.data)
-    name = key(recipe, corpus.fingerprint)
-    directory = runs / "networks" / name
+    directory = folder_of(recipe)
     if (directory / "summary.json").exists():
         say(f"{role}: {directory}, trained before")
     else:
         say(f"{role}: training it in {directory}")
-        train(directory, recipe, corpus)
+        make(recipe)
         say(f"{role}: done")
-    return Found(str(directory / "model"), f"its recipe, key {name}", network.change)
+    source = f"its recipe, key {directory.name}"
+    return Found(str(directory / "model"), source, network.change)

@@ -22,7 +22,7 @@ from kd.report.page import write_page_or_tell
 from kd.run import results
 from kd.run.fit import fit
 from kd.run.memory import Memory
-from kd.run.obtain import check_places, obtain
+from kd.run.obtain import check_places, key, obtain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,30 +53,72 @@ def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, An
         UserError: bad input, a folder of another run, a loss that is not finite.
         kd.train.loop.Interrupted: a signal asked to stop.
     """
-    corpora = corpora_of(workspace)
-    corpus = corpora(experiment.data)
+    corpus = read(experiment.data, workspace)
     workspace.say(f"data: {corpus.origin}")
     directory = workspace.runs / name / str(experiment.seed)
-    return _run_in(directory, experiment, corpus, corpora, name, workspace)
+    return _run_in(directory, experiment, corpus, name, workspace)
 
 
-def corpora_of(workspace: Workspace) -> Callable[[Task], Corpus]:
-    """The records of tasks, each read once."""
+def folder_of(experiment: Experiment, workspace: Workspace) -> pathlib.Path:
+    """Where `make` runs an experiment: the folder of the network that it yields."""
+    fingerprint = read(experiment.data, workspace).fingerprint
+    return workspace.runs / "networks" / key(experiment, fingerprint)
 
-    def read(task: Task) -> Corpus:
+
+def make(
+    experiment: Experiment,
+    workspace: Workspace,
+    *,
+    on_wait: Callable[[], Any] | None = None,
+) -> pathlib.Path:
+    """Runs an experiment by what it is, not by a name, unless that has been done.
+
+    Whoever asks for an experiment of the same fields finds the same run: tables, and
+    experiments that have it as their teacher or start.
+
+    Args:
+        experiment: what to run; its networks share its data (`sharing_data`).
+        workspace: where.
+        on_wait: called before waiting for another process at work on it; without it
+            that is an error.
+
+    Returns:
+        The folder of the finished run.
+
+    Raises:
+        UserError: as `run`; `Busy` where another process is at work on it.
+        kd.train.loop.Interrupted: a signal asked to stop.
+    """
+    directory = folder_of(experiment, workspace)
+    if not (directory / "summary.json").exists():
+        _run_in(
+            directory,
+            experiment,
+            read(experiment.data, workspace),
+            "network",
+            # A network is what it is, whatever the scale of who asked for it.
+            dataclasses.replace(workspace, scale=""),
+            on_wait=on_wait,
+        )
+    return directory
+
+
+def read(task: Task, workspace: Workspace) -> Corpus:
+    """The records of a task, read once."""
+
+    def load_and_tell() -> Corpus:
         corpus = sources.load(task)
         if corpus.notice:
             workspace.say(corpus.notice)
         return corpus
 
-    return lambda task: workspace.memory.once("records", task, lambda: read(task))
+    return workspace.memory.once("records", task, load_and_tell)
 
 
 def _run_in(
     directory: pathlib.Path,
     experiment: Experiment,
     corpus: Corpus,
-    corpora: Callable[[Task], Corpus],
     name: str,
     workspace: Workspace,
     *,
@@ -96,7 +138,7 @@ def _run_in(
             shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             return run_directory.read_json(finished)
         started = time.perf_counter()
-        teachers, start = _obtain(experiment, corpora, workspace)
+        teachers, start = _obtain(experiment, workspace)
         data = _prepare(experiment, corpus, directory, teachers, start)
         begun = load.load_start(start, experiment.data, data) if start else None
         told = _ask(experiment, data, teachers, workspace)
@@ -146,25 +188,19 @@ def _run_in(
 
 
 def _obtain(
-    experiment: Experiment, corpora: Callable[[Task], Corpus], workspace: Workspace
+    experiment: Experiment, workspace: Workspace
 ) -> tuple[list[Found], Found | None]:
     """Where the teachers and the start are; they are trained first if need be."""
 
-    def train(directory: pathlib.Path, recipe: Experiment, corpus: Corpus) -> None:
-        _run_in(
-            directory,
-            recipe,
-            corpus,
-            corpora,
-            "network",
-            workspace,
-            on_wait=lambda: workspace.say(
-                f"{directory}: another process is training it; waiting"
-            ),
-        )
+    def folder(recipe: Experiment) -> pathlib.Path:
+        return folder_of(recipe, workspace)
+
+    def train(recipe: Experiment) -> None:
+        waiting = f"{folder(recipe)}: another process is training it; waiting"
+        make(recipe, workspace, on_wait=lambda: workspace.say(waiting))
 
     found = {
-        role: obtain(network, role, corpora, workspace.runs, train, workspace.say)
+        role: obtain(network, role, folder, train, workspace.say)
         for role, network in experiment.made_from.items()
     }
     start = found.pop("start", None)
@@ -224,11 +260,11 @@ def _ask(
             say=workspace.say,
         )
 
-    key = (
+    asked = (
         repr(teachers), experiment.data, data.corpus.fingerprint, data.preprocessing,
         experiment.compute_dtype, on_train,
     )  # fmt: skip
-    return workspace.memory.once("answers", key, consult)
+    return workspace.memory.once("answers", asked, consult)
 
 
 def _describe(

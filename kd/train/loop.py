@@ -19,7 +19,7 @@ import tqdm
 from jax.sharding import Mesh
 
 from kd.data.pipeline import TrainingBatches
-from kd.errors import UserError
+from kd.errors import Diverged
 from kd.report.quantities import duration
 from kd.train.checkpoint import Checkpoints
 from kd.train.mesh import shard_batch
@@ -93,7 +93,7 @@ def train(
 
     Raises:
         Interrupted: SIGTERM or SIGINT came; the state is saved.
-        UserError: a loss or gradient is not finite.
+        Diverged: a loss or gradient is not finite.
     """
     begun = clock()
     restored, problems = checkpoints.restore(state)
@@ -331,7 +331,7 @@ def _not_finite(what, checkpoints):
         if saved
         else "there is no checkpoint yet"
     )
-    return UserError(
+    return Diverged(
         f"{what}; {good}; to try a smaller optimizer.learning_rate choose another "
         "folder with RUNS="
     )
