@@ -171,6 +171,8 @@ class Angle(Target):
     """A direction in the plane: two outputs, an angle as the target."""
 
     labels: tuple[str, ...] = ("across", "up")  # pyrefly: ignore
+    targets_name = "angles"
+    outputs_name = "vectors"
 
     official = metrics = watched = (  # pyrefly: ignore
         Metric("cosine", "cosine", "of the angle between, on average", cosine),
@@ -186,9 +188,6 @@ class Angle(Target):
 
     def problem(self, targets):
         return "" if np.isfinite(targets).all() else "an angle is not finite"
-
-    def predictions(self, targets, outputs):
-        return {"angles": targets} | {f"{k}_vectors": v for k, v in outputs.items()}
 
     def ensemble(self, outputs):
         return sum(outputs) / len(outputs)

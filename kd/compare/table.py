@@ -96,7 +96,7 @@ class Table:
             if found:
                 path, _, values = found[0].partition(": ")
                 left, _, right = values.partition(" -> ")
-                field = ".".join(path.split(".")[:2 if path.startswith("data") else 1])
+                field = ".".join(path.split(".")[: 2 if path.startswith("data") else 1])
                 yield (
                     f"rows {first!r} and {name!r} are on different {path}: "
                     f"{left:.60} and {right:.60}; a table that is about this says "
