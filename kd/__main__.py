@@ -1,51 +1,28 @@
-"""`python -m kd NAME [options] [field=value ...]`: what `make exp` calls."""
+"""`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
+
+`python -m kd table NAME ...` is what `make table` calls.
+"""
 
 import argparse
-import logging
-import pathlib
 import sys
 import traceback
-import warnings
-from typing import NoReturn
 
+from kd import options
 from kd.errors import UserError
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see make help, or python -m kd --help")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m kd", description="Runs an experiment.")
+def _parser() -> options.Parser:
+    parser = options.Parser(
+        prog="python -m kd",
+        description="Runs an experiment, or with `table NAME` a table of them.",
+    )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
         "fields", nargs="*", metavar="field=value",
         help="changes of the experiment, e.g. optimizer.learning_rate=1e-4",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of the student (default 0)")
-    parser.add_argument(
-        "--scale", choices=("auto", "paper", "small", "mini"), default="auto",
-        help="auto: paper on an accelerator, else mini",
-    )  # fmt: skip
-    parser.add_argument(
-        "--source", choices=("auto", "local", "tfds", "bundled"),
-        help="of the data; auto: the data directory if given, else TFDS, else bundled",
-    )  # fmt: skip
-    parser.add_argument(
-        "--data-dir",
-        help="folder of data sets, for example with SST-2/train.tsv (.gz, .xz)",
-    )
-    parser.add_argument(
-        "--weights",
-        help="folder of a network, or of several by their hub names, read instead of "
-        "the hub",
-    )
-    parser.add_argument(
-        "--runs", type=pathlib.Path, default=pathlib.Path("runs"),
-        help="folder of all runs (default: runs)",
-    )  # fmt: skip
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    options.add(parser)
     return parser
 
 
@@ -54,6 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
+        if arguments[:1] == ["table"]:
+            from kd.compare import command
+
+            return command.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))
     except UserError as error:
         if debug:
@@ -96,74 +77,36 @@ def _shortage(error: MemoryError | RuntimeError) -> str:
     return ""
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(given: argparse.Namespace) -> int:
     # Imports take seconds; --help and mistyped options should not wait for them.
-    try:
-        import jax  # noqa: F401
-    except ValueError as error:  # a variable such as JAX_ENABLE_X64
-        raise UserError(f"JAX does not start: {error}") from error
+    options.start()
 
-    from kd import catalog, config
+    from kd import catalog
 
-    if options.name is None:
+    if given.name is None:
         print(f"Which experiment? make exp NAME=...\n{catalog.listing()}")
         return 2
-    warnings.filterwarnings("ignore")
-    # Orbax logs what it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    # It warns of a home that it cannot write its cache to.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
     import tqdm
 
-    from kd import environment, run, weights
+    from kd import run
     from kd.report.table import final_table
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
 
-    environment.tune_compiler()
-    accelerated = environment.backend() != "cpu"
-    scale = options.scale
-    why = "as asked"
-    if scale == "auto":
-        scale = "paper" if accelerated else "mini"
-        why = (
-            "an accelerator was found"
-            if accelerated
-            else "no accelerator was found; JAX needs make install-gpu to see one"
-        )
-    chosen = {
-        "seed": options.seed,
-        "data.source": options.source,
-        "data.directory": options.data_dir,
-    }
-    if options.data_dir and options.source in ("tfds", "bundled"):
-        raise UserError(f"DATA_DIR is not read with SOURCE={options.source}; drop one")
-    assignments = [f"{k}={v}" for k, v in chosen.items() if v is not None]
-    experiment = config.override(
-        catalog.load(options.name, scale), *options.fields, *assignments
-    )
-    try:
-        experiment = experiment.sharing_data()
-    except ValueError as error:
-        raise UserError(f"a recipe does not fit the data: {error}") from error
-    if options.weights:
-        experiment = weights.from_folder(experiment, options.weights)
-    try:
-        runs = options.runs.expanduser()
-    except RuntimeError as error:  # no such user, or one without a home
-        raise UserError(
-            f"RUNS={options.runs}: there is no such home; give a path without ~"
-        ) from error
-    environment.keep_compiled(runs / "compiled")
-    tqdm.tqdm.write(f"{options.name}, seed {experiment.seed}, scale {scale} ({why})")
+    scale, why = options.scale(given)
+    seed = [] if given.seed is None else [f"seed={given.seed}"]
+    fields = [*given.fields, *seed]
+    experiment = options.configured(catalog.load(given.name, scale), given, fields)
+    runs = options.runs(given)
+    tqdm.tqdm.write(f"{given.name}, seed {experiment.seed}, scale {scale} ({why})")
     try:
         workspace = run.Workspace(runs, scale, data_mesh(), tqdm.tqdm.write)
-        summary = run.run(experiment, options.name, workspace)
+        summary = run.run(experiment, given.name, workspace)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status
-    directory = runs / options.name / str(experiment.seed)
+    directory = runs / given.name / str(experiment.seed)
     print(final_table(summary, directory=directory))
     return 0
 

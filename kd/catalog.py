@@ -1,4 +1,4 @@
-"""Experiments by name: the modules in `experiments/`, listed and loaded."""
+"""Experiments, and what else lies in `experiments/`, by name: listed and loaded."""
 
 import ast
 import contextlib
@@ -12,7 +12,9 @@ import traceback
 import types
 import warnings
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from kd.compare.table import Table
 from kd.errors import UserError
 from kd.experiment import Experiment, Scale
 
@@ -39,20 +41,35 @@ def folder() -> pathlib.Path:
     return here.resolve()
 
 
-def names() -> list[str]:
-    """All experiments, sorted; a module that begins with "_" is none."""
-    stems = (path.stem for path in folder().glob("*.py"))
+class Shelf(NamedTuple):
+    """Modules of one kind, each with a function that makes what it is named for."""
+
+    kind: str
+    """The function's name."""
+    inside: str
+    """A package in `experiments`; empty for itself."""
+    makes: type
+    """The class of what is made."""
+
+
+EXPERIMENTS = Shelf("experiment", "", Experiment)
+TABLES = Shelf("table", "tables", Table)
+
+
+def names(shelf: Shelf = EXPERIMENTS) -> list[str]:
+    """All there are, sorted; a module that begins with "_" is none."""
+    stems = (path.stem for path in (folder() / shelf.inside).glob("*.py"))
     return sorted(s for s in stems if not s.startswith((".", "_")))
 
 
-def headline(name: str) -> str:
-    """The first line of an experiment's docstring, without running the module.
+def headline(name: str, shelf: Shelf = EXPERIMENTS) -> str:
+    """The first line of a module's docstring, without running the module.
 
     What is wrong with one that cannot be read is its line instead.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
-            module = ast.parse(_file(name).read_bytes())
+            module = ast.parse(_file(name, shelf).read_bytes())
     except SyntaxError as error:
         return f"(unfinished, line {error.lineno or 1}: {_line(error.msg)})"
     except (OSError, ValueError, MemoryError, RecursionError) as error:
@@ -61,49 +78,51 @@ def headline(name: str) -> str:
     return first or "(no docstring)"
 
 
-def listing() -> str:
-    """Every experiment with its headline, a line each."""
-    known = names()
+def listing(shelf: Shelf = EXPERIMENTS) -> str:
+    """Everything there is with its headline, a line each."""
+    known = names(shelf)
     width = max(map(len, known), default=0)
-    return "\n".join(f"  {name:<{width}}  {headline(name)}" for name in known)
+    return "\n".join(f"  {name:<{width}}  {headline(name, shelf)}" for name in known)
 
 
-def load(name: str, scale: Scale) -> Experiment:
-    """The experiment of a module in `experiments/`.
+def load(name: str, scale: Scale, shelf: Shelf = EXPERIMENTS) -> Any:
+    """What a module in `experiments/` makes.
 
     Raises:
         UserError: there is no such module; the message lists those there are. Or it
-            does not run, or makes no experiment.
+            does not run, or makes something else.
     """
-    known = names()
+    known, kind = names(shelf), shelf.kind
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise UserError(f"no experiment {name!r}{hint}\nThere are:\n{listing()}")
-    path = _file(name)
-    with _named_experiments(path.parent):
+        raise UserError(f"no {kind} {name!r}{hint}\nThere are:\n{listing(shelf)}")
+    path = _file(name, shelf)
+    wanted = f"{shelf.makes.__module__}.{shelf.makes.__qualname__}"
+    with _named_experiments(folder()):
         with _faults_of(path, 1):
-            module = importlib.import_module(f"experiments.{name}")
-        make = getattr(module, "experiment", None)
+            dotted = ".".join(filter(None, ("experiments", shelf.inside, name)))
+            module = importlib.import_module(dotted)
+        make = getattr(module, kind, None)
         if not callable(make):
             raise UserError(
-                f"{path}:1: it defines no experiment; expected a function "
-                "experiment(scale) that returns a kd.experiment.Experiment"
+                f"{path}:1: it defines no {kind}; expected a function "
+                f"{kind}(scale) that returns a {wanted}"
             )
         code = getattr(make, "__code__", None)
         line = code.co_firstlineno if code else 1
         with _faults_of(path, line):
             made = make(scale)
-    if not isinstance(made, Experiment):
+    if not isinstance(made, shelf.makes):
         raise UserError(
-            f"{path}:{line}: experiment({scale!r}) returned "
-            f"{_line(repr(made)):.80}; expected a kd.experiment.Experiment"
+            f"{path}:{line}: {kind}({scale!r}) returned "
+            f"{_line(repr(made)):.80}; expected a {wanted}"
         )
     return made
 
 
-def _file(name: str) -> pathlib.Path:
-    return folder() / f"{name}.py"
+def _file(name: str, shelf: Shelf) -> pathlib.Path:
+    return folder() / shelf.inside / f"{name}.py"
 
 
 def _line(text: str) -> str:
@@ -190,6 +209,6 @@ def _where(
     """The innermost line of `experiments/` in a traceback."""
     for frame, number in traceback.walk_tb(trace):
         file = pathlib.Path(frame.f_code.co_filename)
-        if file.is_relative_to(path.parent):
+        if file.is_relative_to(folder()):
             path, line = file, number
     return path, line

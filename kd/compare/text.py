@@ -1,0 +1,118 @@
+"""A table as Markdown and as CSV."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kd.compare import words
+
+Record = Mapping[str, Any]
+
+
+def markdown(record: Record) -> str:
+    """The whole record for a reader, in GitHub's Markdown."""
+    return "\n".join([*_lines(record), ""])
+
+
+def _lines(record: Record) -> Iterator[str]:
+    main = record["metrics"][0]
+    yield f"# {record['name']}"
+    yield ""
+    yield record["headline"]
+    yield ""
+    yield f"**{words.gap(record)}**"
+    yield ""
+    yield (
+        f"{record['data']['origin']}; {words.seeds(record)}; baseline "
+        f"{record['baseline']}."
+    )
+    yield ""
+    yield from _table(header(record), body(record))
+    failed = [
+        f"* {row['name']}, seed {seed['seed']}: {seed['failed']}"
+        for row in record["rows"]
+        for seed in row["seeds"]
+        if "failed" in seed
+    ]
+    if failed:
+        yield from ("", "Without a result:", "", *failed)
+    if record["claims"]:
+        yield from ("", f"What papers say, by {words.unit(main)}:", "")
+        yield from _table(
+            ("claim", "source", "difference", "p (Holm)", "here"), claims(record)
+        )
+    yield from ("", words.METHOD, "")
+    yield f"Made by `{record['made']['command']}` on {record['made']['device']}."
+    yield (
+        "One cell again: "
+        f'`{record["made"]["command"]} ROW="{record["baseline"]}" '
+        f"SEEDS={record['seeds'][0]}`; a random three compared: "
+        f"`{record['made']['command']} CHECK=3`."
+    )
+
+
+def header(record: Record) -> list[str]:
+    """Names of the columns of the main table."""
+    main = record["metrics"][0]
+    heads = ["", words.unit(main), f"less {record['baseline']}", "p (Holm)"]
+    heads += [words.unit(metric) for metric in record["metrics"][1:]]
+    heads.append("best checkpoint")
+    return heads + (["published"] if _published(record) else [])
+
+
+def body(record: Record) -> Iterator[list[str]]:
+    """The rows of the main table."""
+    main, *others = record["metrics"]
+    for row in record["rows"]:
+        difference = row["differences"].get(main["name"])
+        cells = [
+            row["name"],
+            words.interval(row["scores"].get(main["name"]), main),
+            words.interval(difference, main, signed=True),
+            words.p_value(difference),
+            *(words.interval(row["scores"].get(m["name"]), m) for m in others),
+            words.value(row["best_checkpoint"], record["best_metric"]),
+        ]
+        yield cells + ([row["published"] or "–"] if _published(record) else [])
+
+
+def claims(record: Record) -> Iterator[list[str]]:
+    """The rows of the table of claims."""
+    main = record["metrics"][0]
+    for claim in record["claims"]:
+        yield [
+            f"{claim['better']} above {claim['than']}",
+            claim["source"],
+            words.interval(claim if "mean" in claim else None, main, signed=True),
+            words.p_value(claim),
+            claim["verdict"],
+        ]
+
+
+def _published(record: Record) -> bool:
+    return any(row["published"] for row in record["rows"])
+
+
+def _table(head, rows) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', '∣') for cell in row)} |"
+
+
+def comma_separated(record: Record) -> str:
+    """Every run a line: row, seed, key, the metrics, or why there are none."""
+    names = [metric["name"] for metric in record["metrics"]]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["row", "seed", "key", *names, "best_checkpoint", "failed"])
+    for row in record["rows"]:
+        for seed in row["seeds"]:
+            scores = seed.get("scores", {})
+            best, failed = seed.get("best", {}).get("value", ""), seed.get("failed", "")
+            values = [scores.get(name, "") for name in names]
+            writer.writerow(
+                [row["name"], seed["seed"], seed["key"], *values, best, failed]
+            )
+    return buffer.getvalue()
