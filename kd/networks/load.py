@@ -137,11 +137,16 @@ def load_start(found: Found, task: Task, data: Prepared) -> Start:
     network, labels = saved.read_config(found.place)
     model = network.build(max(len(labels), 1))
     batch = {"tokens": np.zeros((1, 1), np.int32)} | longest(data.train)
-    params = jax.jit(model.init)(jax.random.key(0), batch)
-    params, fresh, _ = saved.load(found.place, network, params)
+    key = jax.random.key(0)
+    # Shapes first: a config may name sizes that no memory holds, and the weights not.
+    template = jax.eval_shape(model.init, key, batch)
+    params, missing, _ = saved.load(found.place, network, template)
+    if missing:
+        made = jax.jit(lambda *x: {m: model.init(*x)[m] for m in missing})(key, batch)
+        params = {**params, **made}
     network, params = _changed(found, network, params)
     same = len(labels) == len(task.labels) and same_labels(labels, task.labels)
-    fresh = tuple(dict.fromkeys((*fresh, *(() if same else ("classifier",)))))
+    fresh = tuple(dict.fromkeys((*missing, *(() if same else ("classifier",)))))
     return Start(network, params, fresh, found.source)
 
 
