@@ -466,6 +466,15 @@ def test_damaged_weights_are_refused(fresh_params, tmp_path):
         ({"layer_norm_eps": float("inf")}, "layer_norm_eps is inf; expected a small"),
         ({"hidden_dropout_prob": [0.1]}, r"hidden_dropout_prob is \[0\.1\]; expected"),
         ({"id2label": "yes"}, "id2label is 'yes'; expected an object"),
+        (
+            {"id2label": {"0": "n\no"}},
+            r"gives 'n\\no' to 0; expected a name of one line",
+        ),
+        (
+            {"id2label": {"0": "no\r"}},
+            r"gives 'no\\r' to 0; expected a name of one line",
+        ),
+        ({"id2label": {"0": "\n"}}, r"gives '\\n' to 0; expected a name of one line"),
         ({"id2label": {"1": "no", "2": "yes"}}, "id2label is .*; expected an object"),
         ({"id2label": {"00": "no"}}, "id2label is .*; expected an object"),
         ({"id2label": {"0": 5}}, "id2label gives 5 to 0; expected a string"),
