@@ -199,6 +199,11 @@ class Task(abc.ABC, Generic[R]):
             UserError: there is no such thing.
         """
 
+    @property
+    def preprocessing_place(self) -> str:
+        """Where what turns records into inputs lies; empty where it is made of them."""
+        return ""
+
     def check(self, network: Architecture, name: str) -> None:
         """Raises ValueError if the network called `name` cannot read the examples."""
         del network, name

@@ -64,16 +64,21 @@ def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) ->
         other: whose inputs these are, for the message.
     """
     if task.preprocessing(found.place) != data.preprocessing:
-        raise UserError(
-            f"{found.place}: its tokenizer or normalization is not that of {other}; "
-            "all networks of a run must see the same inputs"
-        )
+        raise other_inputs(found.place, other)
     size = getattr(sizes(found), "vocab_size", None)
     if size is not None and data.vocab_size > size:
         raise UserError(
             f"{found.place}: its tokenizer has {data.vocab_size} tokens, the network "
             f"embeddings for {size}"
         )
+
+
+def other_inputs(place: str, other: str) -> UserError:
+    """That networks in two places read different inputs."""
+    return UserError(
+        f"{place}: its tokenizer or normalization is not that of {other}; all networks "
+        "of a run must see the same inputs"
+    )
 
 
 def check_outputs(place: str, task: Task) -> None:
