@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from kd.evaluate.target import Target
+from kd.models.bert_checkpoint import Head
 from kd.types import Architecture, ComputeDtype, Model
 
 
@@ -146,6 +147,11 @@ class Task(abc.ABC, Generic[R]):
     def labels(self) -> tuple[str, ...]:
         """Name of each output."""
         return self.target.labels
+
+    @property
+    def head(self) -> Head:
+        """What transformers calls the outputs of a BERT."""
+        return "SequenceClassification"
 
     def build(
         self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
