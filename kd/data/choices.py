@@ -16,6 +16,7 @@ from jaxtyping import Int, Shaped
 from kd.data.sentences import TextTask
 from kd.data.task import Corpus, Prepared
 from kd.data.text import Encoded, Sentences
+from kd.models.bert_checkpoint import Head
 from kd.types import Architecture, ComputeDtype, Model, Outputs
 
 
@@ -89,6 +90,10 @@ class ChoiceTask(TextTask):
     def labels(self) -> tuple[str, ...]:
         """Of the network, which has one output."""
         return ("choice",)
+
+    @property
+    def head(self) -> Head:
+        return "MultipleChoice"
 
     def build(
         self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"

@@ -144,6 +144,10 @@ class TextTask(Task[Sentences]):
     def preprocessing(self, place: str | Path) -> str:
         return text.fingerprint(text.load(place, lowercase=self.tokenizer.lowercase))
 
+    @property
+    def preprocessing_place(self) -> str:
+        return self.tokenizer.vocabulary
+
     def check(self, network: Architecture, name: str) -> None:
         if not isinstance(network, Bert):
             kind = type(network).__name__

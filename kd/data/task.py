@@ -28,6 +28,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from kd.evaluate.target import Target
+from kd.models.bert_checkpoint import Head
 from kd.types import Architecture, ComputeDtype, Model
 
 
@@ -147,6 +148,11 @@ class Task(abc.ABC, Generic[R]):
         """Name of each output."""
         return self.target.labels
 
+    @property
+    def head(self) -> Head:
+        """What transformers calls the outputs of a BERT."""
+        return "SequenceClassification"
+
     def build(
         self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
     ) -> Model:
@@ -198,6 +204,11 @@ class Task(abc.ABC, Generic[R]):
         Raises:
             UserError: there is no such thing.
         """
+
+    @property
+    def preprocessing_place(self) -> str:
+        """Where what turns records into inputs lies; empty where it is made of them."""
+        return ""
 
     def check(self, network: Architecture, name: str) -> None:
         """Raises ValueError if the network called `name` cannot read the examples."""

@@ -9,7 +9,7 @@ import reprlib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,13 @@ from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
 from kd.types import Params
 
-# Ours on the left; on the right the module of transformers' BertModel, which
-# BertForSequenceClassification and the pretraining models prefix with "bert.".
+Head = Literal["SequenceClassification", "MultipleChoice"]
+"""What transformers calls what stands on a BERT. The tensors have the same names; of
+choices there is one output, a number for each text, and logits are the numbers of an
+example's choices."""
+
+# Ours on the left; on the right the module of transformers' BertModel, which models
+# with a head and the pretraining models prefix with "bert.".
 _MODULES = {
     "embeddings/tokens": "embeddings.word_embeddings",
     "embeddings/segments": "embeddings.token_type_embeddings",
@@ -119,7 +124,10 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
         bert = Bert(**fields)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Config(bert, config_file.read_labels(path, values) or ("LABEL_0", "LABEL_1"))
+    labels = config_file.read_labels(path, values) or ("LABEL_0", "LABEL_1")
+    # Of these transformers writes any number of labels, most often the default.
+    choices = values.get("architectures") == ["BertForMultipleChoice"]
+    return Config(bert, ("choice",) if choices and len(labels) != 1 else labels)
 
 
 def load_pretrained(
@@ -128,8 +136,9 @@ def load_pretrained(
     """Fills the parameters of a `Bert` from a checkpoint's safetensors.
 
     Reads what transformers saves from BertModel, BertForPreTraining,
-    BertForMaskedLM and BertForSequenceClassification, of any float type. Where the
-    checkpoint has more layers than the network, the first ones are taken.
+    BertForMaskedLM, BertForSequenceClassification and BertForMultipleChoice, of any
+    float type. Where the checkpoint has more layers than the network, the first ones
+    are taken.
 
     Args:
         name_or_directory: see `kd.models.hub.find_file`.
@@ -175,9 +184,10 @@ def save_pretrained(
     params: Params,
     *,
     labels: Sequence[str] | None = None,
+    head: Head = "SequenceClassification",
     problem_type: str = "",
 ) -> None:
-    """Writes a checkpoint that BertForSequenceClassification.from_pretrained reads.
+    """Writes a checkpoint that from_pretrained of transformers' BertFor… reads.
 
     Args:
         directory: created if need be; `model.safetensors` and `config.json` in it are
@@ -185,8 +195,9 @@ def save_pretrained(
         bert: the sizes of the network.
         params: its parameters, saved in float32.
         labels: name of each class; LABEL_0, LABEL_1, … by default.
-        problem_type: what transformers calls the task, such as "regression", which
-            sets the loss there; left out if empty.
+        head: what follows BertFor in the name of the class there.
+        problem_type: what transformers calls the task of a SequenceClassification,
+            such as "regression", which sets the loss there; left out if empty.
 
     Raises:
         ValueError: there are more or fewer labels than logits.
@@ -203,14 +214,14 @@ def save_pretrained(
         array = array.T if keys[-1] == "kernel" else array
         tensors[prefix + _tensor_name(keys)] = np.ascontiguousarray(array)
     config = {
-        "architectures": ["BertForSequenceClassification"],
+        "architectures": [f"BertFor{head}"],
         **_SUPPORTED,
         **{key: getattr(bert, name) for name, key in _FIELDS.items()},
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         "pad_token_id": 0,
         "dtype": "float32",
-        **({"problem_type": problem_type} if problem_type else {}),
+        **_problem(head, problem_type),
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -220,6 +231,11 @@ def save_pretrained(
         file.write(weights)
     with atomic_write(directory / "config.json") as file:
         file.write(json.dumps(config, indent=2) + "\n")
+
+
+def _problem(head: Head, problem_type: str) -> dict[str, str]:
+    told = problem_type and head == "SequenceClassification"
+    return {"problem_type": problem_type} if told else {}
 
 
 def _tensor_name(keys: tuple[str, ...]) -> str:

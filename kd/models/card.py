@@ -7,7 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kd.models.bert import Bert
+from kd.models.bert_checkpoint import Head
 from kd.types import Architecture
+
+_PIPELINES: dict[Head, str] = {
+    "SequenceClassification": "text-classification",
+    "MultipleChoice": "multiple-choice",
+}
 
 
 def model_card(
@@ -15,6 +21,7 @@ def model_card(
     name: str,
     architecture: Architecture,
     labels: Sequence[str],
+    head: Head = "SequenceClassification",
     data: str,
     scores: Mapping[str, float],
     recipe: str,
@@ -27,6 +34,7 @@ def model_card(
         name: of the network, its title.
         architecture: its sizes.
         labels: name of each class, in the order of the logits.
+        head: what transformers calls the outputs of a BERT.
         data: what it was trained and scored on, in a sentence.
         scores: by name, such as `{"accuracy": 0.91}`.
         recipe: how it was trained, shown as it is: a command, or a configuration.
@@ -39,12 +47,12 @@ def model_card(
     front = [f"tags: {json.dumps(tags)}"]
     if bert:
         front.append("library_name: transformers")
-        front.append("pipeline_tag: text-classification")
+        front.append(f"pipeline_tag: {_PIPELINES[head]}")
     origin = (
         f"Distilled from {_line(teacher)}." if teacher else "Trained without a teacher."
     )
     use = (
-        "Read it with `AutoModelForSequenceClassification.from_pretrained` and "
+        f"Read it with `AutoModelFor{head}.from_pretrained` and "
         "`AutoTokenizer.from_pretrained` of transformers, or with `kd.models.saved`."
         if bert
         else "Read it with `kd.models.saved`; transformers does not know it."

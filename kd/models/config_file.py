@@ -71,6 +71,11 @@ def read_labels(path: Path, values: dict[str, Any]) -> tuple[str, ...]:
                 f"{path}: id2label gives {reprlib.repr(label)} to {i}; "
                 "expected a string"
             )
+        if label.splitlines() not in ([label], []):
+            raise UserError(
+                f"{path}: id2label gives {reprlib.repr(label)} to {i}; expected a name "
+                "of one line"
+            )
     if len(set(labels)) < len(labels):
         twice = next(label for i, label in enumerate(labels) if label in labels[:i])
         raise UserError(

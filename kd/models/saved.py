@@ -25,7 +25,7 @@ from kd.errors import UserError
 from kd.models import bert_checkpoint, config_file, hub
 from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
-from kd.models.bert_checkpoint import Pretrained
+from kd.models.bert_checkpoint import Head, Pretrained
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
 from kd.types import Architecture, Params
@@ -68,6 +68,7 @@ def save(
     params: Params,
     *,
     labels: Sequence[str],
+    head: Head = "SequenceClassification",
     problem_type: str = "",
 ) -> None:
     """Writes a network; `read_config` and `load` read it back.
@@ -78,12 +79,17 @@ def save(
         network: its sizes.
         params: its parameters, saved in float32.
         labels: name of each class.
-        problem_type: what transformers calls the task, such as "regression"; left out
-            if empty.
+        head: what transformers calls the outputs of a BERT.
+        problem_type: what it calls the task, such as "regression"; left out if empty.
     """
     if isinstance(network, Bert):
         bert_checkpoint.save_pretrained(
-            directory, network, params, labels=labels, problem_type=problem_type
+            directory,
+            network,
+            params,
+            labels=labels,
+            head=head,
+            problem_type=problem_type,
         )
         return
     fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore

@@ -64,16 +64,21 @@ def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) ->
         other: whose inputs these are, for the message.
     """
     if task.preprocessing(found.place) != data.preprocessing:
-        raise UserError(
-            f"{found.place}: its tokenizer or normalization is not that of {other}; "
-            "all networks of a run must see the same inputs"
-        )
+        raise other_inputs(found.place, other)
     size = getattr(sizes(found), "vocab_size", None)
     if size is not None and data.vocab_size > size:
         raise UserError(
             f"{found.place}: its tokenizer has {data.vocab_size} tokens, the network "
             f"embeddings for {size}"
         )
+
+
+def other_inputs(place: str, other: str) -> UserError:
+    """That networks in two places read different inputs."""
+    return UserError(
+        f"{place}: its tokenizer or normalization is not that of {other}; all networks "
+        "of a run must see the same inputs"
+    )
 
 
 def check_outputs(place: str, task: Task) -> None:
@@ -137,11 +142,16 @@ def load_start(found: Found, task: Task, data: Prepared) -> Start:
     network, labels = saved.read_config(found.place)
     model = network.build(max(len(labels), 1))
     batch = {"tokens": np.zeros((1, 1), np.int32)} | longest(data.train)
-    params = jax.jit(model.init)(jax.random.key(0), batch)
-    params, fresh, _ = saved.load(found.place, network, params)
+    key = jax.random.key(0)
+    # Shapes first: a config may name sizes that no memory holds, and the weights not.
+    template = jax.eval_shape(model.init, key, batch)
+    params, missing, _ = saved.load(found.place, network, template)
+    if missing:
+        made = jax.jit(lambda *x: {m: model.init(*x)[m] for m in missing})(key, batch)
+        params = {**params, **made}
     network, params = _changed(found, network, params)
     same = len(labels) == len(task.labels) and same_labels(labels, task.labels)
-    fresh = tuple(dict.fromkeys((*fresh, *(() if same else ("classifier",)))))
+    fresh = tuple(dict.fromkeys((*missing, *(() if same else ("classifier",)))))
     return Start(network, params, fresh, found.source)
 
 

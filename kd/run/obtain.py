@@ -10,7 +10,7 @@ from kd import config
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
 from kd.models import saved
-from kd.networks.load import Found, check_outputs, check_same, sizes
+from kd.networks.load import Found, check_outputs, check_same, other_inputs, sizes
 from kd.networks.place import model_place, with_fingerprints
 
 
@@ -60,6 +60,37 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
             check_outputs(place, experiment.data)
         elif experiment.student is not None:
             check_same(experiment.student, found, network.place)
+    _check_inputs(experiment)
+
+
+def _check_inputs(experiment: Experiment) -> None:
+    """Raises UserError where two networks are known to read different inputs."""
+    sources = [
+        _preprocessing(network, experiment.data)
+        for network in experiment.made_from.values()
+    ]
+    known = [(task, place) for task, place in sources if place]
+    if len({place for _, place in known}) < 2:
+        return
+    first, *others = [(place, task.preprocessing(place)) for task, place in known]
+    for place, fingerprint in others:
+        if fingerprint != first[1]:
+            raise other_inputs(place, first[0])
+
+
+def _preprocessing(network: Network, task: Task) -> tuple[Task, str]:
+    """Where what turns records into a network's inputs lies, and the task that says so.
+
+    The place is empty where a recipe makes it of its corpus. It follows the first of
+    the networks that it is made from, as in `kd.run.workflow`.
+    """
+    if network.place:
+        return task, model_place(network.place)
+    recipe = network.recipe
+    assert recipe is not None
+    for first in recipe.made_from.values():
+        return _preprocessing(first, recipe.data)
+    return recipe.data, recipe.data.preprocessing_place
 
 
 def obtain(

@@ -39,6 +39,7 @@ def write(
         student.network,
         student.params,
         labels=experiment.data.labels,
+        head=experiment.data.head,
         problem_type=target.problem_type,
     )
     outputs = {"student": student.dev}
@@ -99,6 +100,7 @@ def write_card(
         name=f"{summary['name']}, seed {summary['seed']}",
         architecture=network,
         labels=labels,
+        head=experiment.data.head,
         data=f"{summary['data']['origin']}; scored on dev.",
         scores={name: summary["student"][name] for name in names},
         # Without the places of the machine that trained it.

@@ -50,6 +50,7 @@ def test_number_of_outputs():
     assert SST2.target.num_outputs == len(SST2.labels) == 2
     assert STSB.target.num_outputs == len(STSB.labels) == 1
     assert COPA.target.num_outputs == 2 and len(COPA.labels) == 1
+    assert (COPA.head, CB.head) == ("MultipleChoice", "SequenceClassification")
 
 
 def in_folder(directory, content):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from kd.data.superglue import COPA
 from kd.errors import UserError
 from kd.models import bert_checkpoint, hub
 from kd.models.bert import Bert
@@ -369,6 +370,63 @@ def test_transformers_gives_the_same_logits(bert, golden_params, tmp_path):
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def of_choices(params):
+    """With a head of one output."""
+    head = jax.tree.map(lambda leaf: leaf[..., :1] * 1.25, params["classifier"])
+    return params | {"classifier": head}
+
+
+def test_choices_are_written_as_transformers_writes_them(
+    bert, golden_params, fresh_params, tmp_path
+):
+    params = of_choices(golden_params)
+    bert_checkpoint.save_pretrained(
+        tmp_path, bert, params, labels=("choice",), head="MultipleChoice",
+        problem_type="single_label_classification",
+    )  # fmt: skip
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    assert values["architectures"] == ["BertForMultipleChoice"]
+    assert "problem_type" not in values
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    golden = safetensors.numpy.load_file(DIRECTORY / "model.safetensors")
+    # Module for module BertForSequenceClassification's, and Linear(width, 1) for head.
+    assert tensors.keys() == golden.keys()
+    assert tensors["classifier.weight"].shape == (1, 32)
+    assert tensors["classifier.bias"].shape == (1,)
+
+    template = of_choices(fresh_params)
+    for labels in ({"0": "choice"}, None, {"0": "no", "1": "yes"}):
+        values["id2label"], values["label2id"] = labels, None
+        path.write_text(json.dumps(values))
+        assert bert_checkpoint.read_config(tmp_path) == (bert, ("choice",))
+        loaded = bert_checkpoint.load_pretrained(tmp_path, template)
+        assert (loaded.fresh, loaded.unread) == ((), ())
+        assert_equal(loaded.params, params)
+
+
+def test_transformers_gives_the_same_logits_of_choices(bert, golden_params, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    params, task = of_choices(golden_params), COPA
+    bert_checkpoint.save_pretrained(
+        tmp_path, bert, params, labels=task.labels, head=task.head
+    )
+    theirs, info = transformers.AutoModelForMultipleChoice.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(info.values())
+    tokens = np.arange(1, 25).reshape(3, 2, 4)
+    with torch.no_grad():
+        expected = theirs(input_ids=torch.tensor(tokens)).logits
+    batch = {
+        "tokens": jnp.asarray(tokens, jnp.int32),
+        "token_mask": jnp.ones(tokens.shape, bool),
+    }
+    logits = task.build(bert).apply(params, batch, None).logits
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-5, atol=1e-5)
+
+
 def test_other_number_of_classes_is_named(bert):
     template = jax.eval_shape(bert.build(2).init, jax.random.key(0), {})
     with pytest.raises(UserError) as caught:
@@ -466,6 +524,15 @@ def test_damaged_weights_are_refused(fresh_params, tmp_path):
         ({"layer_norm_eps": float("inf")}, "layer_norm_eps is inf; expected a small"),
         ({"hidden_dropout_prob": [0.1]}, r"hidden_dropout_prob is \[0\.1\]; expected"),
         ({"id2label": "yes"}, "id2label is 'yes'; expected an object"),
+        (
+            {"id2label": {"0": "n\no"}},
+            r"gives 'n\\no' to 0; expected a name of one line",
+        ),
+        (
+            {"id2label": {"0": "no\r"}},
+            r"gives 'no\\r' to 0; expected a name of one line",
+        ),
+        ({"id2label": {"0": "\n"}}, r"gives '\\n' to 0; expected a name of one line"),
         ({"id2label": {"1": "no", "2": "yes"}}, "id2label is .*; expected an object"),
         ({"id2label": {"00": "no"}}, "id2label is .*; expected an object"),
         ({"id2label": {"0": 5}}, "id2label gives 5 to 0; expected a string"),

@@ -37,6 +37,12 @@ def test_front_matter_of_a_student():
     assert json.loads(found["tags"]) == ["knowledge-distillation", "jax", "kd-ot"]
 
 
+def test_a_network_of_choices():
+    text = card(head="MultipleChoice", labels=("choice",))
+    assert front(text)["pipeline_tag"] == "multiple-choice"
+    assert "`AutoModelForMultipleChoice.from_pretrained`" in text
+
+
 def test_front_matter_of_what_transformers_does_not_know():
     found = front(card(architecture=MLP(), teacher=""))
     assert found.keys() == {"tags"}
