@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from kd import config, environment, run_directory
 from kd.data import sources
+from kd.data.sample import Sample, Sampled
 from kd.data.task import Corpus, Prepared, Task
 from kd.experiment import Experiment
 from kd.networks import answers, load
@@ -64,6 +65,7 @@ class _Corpora:
         self._found: list[tuple[Task, Corpus]] = []
 
     def __call__(self, task: Task) -> Corpus:
+        task = task.with_sample_of(Sampled())  # Of which the records know nothing.
         for known, corpus in self._found:
             if known == task:
                 return corpus
@@ -100,12 +102,14 @@ def _run_in(
         started = time.perf_counter()
         teachers, start = _obtain(experiment, corpora, workspace)
         data = _prepare(experiment, corpus, directory, teachers, start)
+        drawn = experiment.data.sample(data.train.labels, experiment.data.target)
         begun = load.load_start(start, experiment.data, data) if start else None
         told = _ask(experiment, data, teachers, workspace)
         seconds_teacher = time.perf_counter() - started
         fitted = fit(
             experiment,
             data,
+            _taking_part(drawn, experiment, workspace.say),
             begun,
             told,
             directory,
@@ -122,6 +126,7 @@ def _run_in(
                 "fingerprint": corpus.fingerprint,
                 "num_train": len(data.train),
                 "num_dev": len(data.dev),
+                "sample": drawn.counts(),
             },
             **results.write(directory, experiment, data, told, fitted),
             "speed": {
@@ -186,6 +191,27 @@ def _prepare(
     for found in made_from:
         load.check_preprocessing(found, experiment.data, data, adopt)
     return data
+
+
+def _taking_part(
+    drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
+) -> Sample:
+    """What can teach, and says what of the training set that is."""
+    if drawn.is_whole:
+        return drawn
+    say(
+        f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
+        f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
+        "another class"
+    )
+    hidden = len(drawn.kept) - drawn.num_labelled
+    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
+        return drawn
+    say(
+        f"{hidden:,} examples without a label take no part: every term of the "
+        "objective reads labels"
+    )
+    return drawn.with_labels_only()
 
 
 def _ask(
