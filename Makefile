@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp table experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -83,6 +83,14 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= W
 	@exec $(PY) -m kd $(call given,SEED,--seed=) $(call given,SCALE,--scale=) \
 		$(call given,SOURCE,--source=) $(call given,DATA_DIR,--data-dir=) \
 		$(call given,RUNS,--runs=) $(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
+		$(call given,NAME) $(ARGS)
+
+table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 CHECK=3 RESULTS= ...]
+	@exec $(PY) -m kd table $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(call given,ROW,--row=) $(call given,SEEDS,--seeds=) \
+		$(call given,JOBS,--jobs=) $(call given,CHECK,--check=) \
+		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
 		$(call given,NAME) $(ARGS)
 
 experiments: $(INSTALLED)  ## list the experiments with a line each

@@ -1,4 +1,4 @@
-"""CoLA: whether a sentence is grammatical; the teacher, fine-tuned on the labels.
+"""CoLA: whether a sentence is grammatical; the fine-tuned teacher.
 
 The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
 epochs.

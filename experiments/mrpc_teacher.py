@@ -1,4 +1,4 @@
-"""MRPC: whether two sentences say the same; the teacher, fine-tuned on the labels.
+"""MRPC: whether two sentences say the same; the fine-tuned teacher.
 
 The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
 epochs.

@@ -1,4 +1,4 @@
-"""RTE: whether a sentence follows from another; the teacher, fine-tuned on the labels.
+"""RTE: whether a sentence follows from another; the fine-tuned teacher.
 
 The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
 epochs.

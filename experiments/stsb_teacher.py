@@ -1,4 +1,4 @@
-"""STS-B: how alike two sentences are, a number; the teacher, fine-tuned on the labels.
+"""STS-B: how alike two sentences are, a number; the fine-tuned teacher.
 
 The recipe of `sst2_teacher`, without a teacher of its own: at small scale MiniLM in 5
 epochs.

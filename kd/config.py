@@ -10,10 +10,11 @@ import types
 import typing
 from typing import Any
 
+from kd.data.sample import Sampled
 from kd.data.task import Task
 from kd.errors import UserError
 from kd.evaluate.metric import Metric
-from kd.experiment import Experiment, Network, network_in, same_task
+from kd.experiment import Experiment, Network, network_in, shared_data
 from kd.models import saved
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
@@ -52,8 +53,9 @@ def override(record: Any, *assignments: str) -> Any:
     return _replace(record, changes, ())
 
 
-# It follows the student's: see `Experiment.sharing_data`.
-_SHARED = re.compile(r"(teacher|teachers\.\d+)\.recipe\.(?=data\.)")
+# It follows the student's, but for the sample: see `Experiment.sharing_data`.
+_OWN = "|".join(field.name for field in dataclasses.fields(Sampled))
+_SHARED = re.compile(rf"(teacher|teachers\.\d+)\.recipe\.(?=data\.(?!({_OWN})$))")
 
 
 def _full(path: str) -> list[str]:
@@ -88,8 +90,8 @@ def _replace(
     children = _children(record)
     new = {}
     if isinstance(record, Experiment):
-        if data is not None and same_task(data, record.data):
-            new["data"] = data
+        if data is not None and (shared := shared_data(data, record.data)):
+            new["data"] = shared
         # First, since it goes to the recipes.
         changes = dict(sorted(changes.items(), key=lambda item: item[0] != "data"))
     for name, change in changes.items():
@@ -106,6 +108,7 @@ def _replace(
         if isinstance(change, dict):
             if not _children(value):
                 raise UserError(f"{where} has no fields")
+            value = new.get(name, value)
             new[name] = _replace(value, change, (*path, name), data)
         else:
             try:

@@ -29,7 +29,8 @@ class Experiment:
 
     Attributes:
         data: the task: what examples are, where they come from, and how answers are
-            judged. Shared by student and teachers.
+            judged. Shared by student and teachers, but for the sample that is learnt
+            from.
         student: the network that learns; None for that of `start`, with its sizes.
         teachers: the networks it learns from; none to train on labels alone.
         answers: "cached" to compute the teachers' logits on the training set once and
@@ -146,8 +147,10 @@ class Experiment:
         """The same, with our data in the recipes of all networks it is made from.
 
         A student can only be compared with a teacher that sees the same inputs, so
-        the student's fields decide for all. A network to start from may come from
-        another task: that recipe keeps its own, read from the same place.
+        the student's fields decide for all. How much of the training set is learnt
+        from (`kd.data.sample`) is every recipe's own, so that students of all samples
+        share a teacher. A network to start from may come from another task: that
+        recipe keeps its own, read from the same place.
         """
         return dataclasses.replace(
             self,
@@ -186,21 +189,18 @@ class Network:
         """The same, its recipe having these data where it is of the same task."""
         if self.recipe is None or self.place:
             return self
-        same = same_task(data, self.recipe.data)
-        own = (
-            data
-            if same
-            else dataclasses.replace(
-                self.recipe.data, source=data.source, directory=data.directory
-            )
+        own = shared_data(data, self.recipe.data) or dataclasses.replace(
+            self.recipe.data, source=data.source, directory=data.directory
         )
         recipe = dataclasses.replace(self.recipe, data=own).sharing_data()
         return dataclasses.replace(self, recipe=recipe)
 
 
-def same_task(ours: Task, theirs: Task) -> bool:
-    """Whether two records are of one task, perhaps with other settings."""
-    return type(ours) is type(theirs) and ours.name == theirs.name
+def shared_data(ours: Task, theirs: Task) -> Task | None:
+    """Our settings of their task, with their sample; None where it is another task."""
+    if type(ours) is not type(theirs) or ours.name != theirs.name:
+        return None
+    return ours.with_sample_of(theirs)
 
 
 def network_in(text: str, change: Change | None = None) -> Network:

@@ -52,7 +52,8 @@ class Loss(abc.ABC):
             student: outputs of the student, `logits` [b, v].
             teacher: outputs of the teacher, or None if `needs_teacher` is False.
             batch: the batch both have seen, with `labels` and `mask`; in a mix also
-                the optimizer step as `step`.
+                the optimizer step as `step`. Where labels are hidden, see
+                `reads_labels`.
         """
 
     def per_example_with_metrics(
@@ -85,6 +86,14 @@ class Loss(abc.ABC):
     def reads_classes(self) -> bool:
         """Whether it takes outputs for logits of classes, which numbers are not."""
         return True
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether it reads `batch["labels"]`: a mix then masks examples without one.
+
+        A hidden label is -1, or NaN as a number, and whoever reads it gets NaN.
+        """
+        return False
 
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
@@ -124,6 +133,10 @@ class Wrapper(Loss):
     def reads_classes(self) -> bool:
         return self.loss.reads_classes
 
+    @property
+    def reads_labels(self) -> bool:
+        return self.loss.reads_labels
+
     def problem(self, num_rows: int) -> str:
         return self.loss.problem(num_rows)
 
@@ -158,8 +171,13 @@ class Mix:
 
         loss = sum_k weight_k(step) * mean_i loss_k,i      over unmasked examples i
 
-    The metrics hold `loss` and, before weighting, `loss/<name>` of every term, beside
-    what the term's own metrics are, as `<name>/<metric>`.
+    A term that reads labels is averaged over the unmasked examples whose label is not
+    hidden (`kd.data.sample`), and is 0 where there is none. The metrics hold `loss`
+    and, before weighting, `loss/<name>` of every term, beside what the term's own
+    metrics are, as `<name>/<metric>`.
+
+    `batch["label_weight"]` [b] float, where labels are hidden: n / m for the m of n
+    unmasked examples that have one, 0 for the others, as `Sample.of_batch` makes it.
     """
 
     terms: tuple[Term, ...]
@@ -229,9 +247,14 @@ class Mix:
         batch = {**batch, "step": step}
         for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
+            seen, share = batch, None
+            if term.loss.reads_labels and "label_weight" in batch:
+                share = batch["label_weight"]
+                seen = {**batch, "mask": batch["mask"] & (share > 0)}
             losses, watched = term.loss.per_example_with_metrics(
-                params[name], student, teacher, batch
+                params[name], student, teacher, seen
             )
+            losses = losses if share is None else losses * share
             value = masked_mean(losses, batch["mask"])
             values.append(weight * value)
             metrics[f"loss/{name}"] = value
@@ -259,12 +282,17 @@ def nan_without_class(
 class TargetLoss(Loss):
     """A loss of the student and the targets, `batch["labels"]`, without a teacher.
 
-    Subclasses are frozen dataclasses that define `__call__`.
+    In a mix it is averaged over the examples of a batch whose label is not hidden, and
+    0 where there is none. Subclasses are frozen dataclasses that define `__call__`.
     """
 
     @property
     def needs_teacher(self) -> bool:
         return False
+
+    @property
+    def reads_labels(self) -> bool:
+        return True
 
     @abc.abstractmethod
     def __call__(

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kd.errors import UserError
 
@@ -60,7 +60,7 @@ def start() -> None:
     environment.tune_compiler()
 
 
-def scale(options: argparse.Namespace) -> tuple[str, str]:
+def scale(options: argparse.Namespace) -> tuple[Any, str]:
     """The scale, and why it is that."""
     from kd import environment
 

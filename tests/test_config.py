@@ -101,6 +101,8 @@ def test_losses_of_hidden_states_are_changed_like_others(sinkd):
         ("optimizer=fast", "it is a group; set one of learning_rate"),
         ("batch_size.x=3", "batch_size has no fields"),
         ("data.widths=32,16", "widths must be increasing"),
+        ("data.fraction=0", r"data.fraction=0: fraction must lie in \(0, 1\], got 0.0"),
+        ("data.label_noise=2", r"label_noise must lie in \[0, 1\], got 2.0"),
         ("data.columns=", "columns needs the names of 1 or 2 columns"),
         ("objective.sinkd.num_groups=3", "does not divide the 32 rows of a batch"),
         ("optimizer.b2=2", r"b2 must be in \[0, 1\)"),
@@ -173,6 +175,29 @@ def test_student_and_teacher_share_data_and_tokenizer(sinkd):
     changed = config.override(sinkd, "data.tokenizer.size=100", "data.source=bundled")
     data = changed.sharing_data().teacher.recipe.data
     assert (data.tokenizer.size, data.source) == (100, "bundled")
+
+
+def test_every_recipe_has_a_sample_of_its_own(sinkd):
+    teacher = sinkd.sharing_data().teacher
+    changed = config.override(
+        sinkd, "data.fraction=0.1", "data.label_noise=0.2", "data.subset_seed=3"
+    ).sharing_data()
+    assert changed.data.fraction == 0.1
+    assert changed.teacher == teacher
+    both = config.override(
+        sinkd, "data.fraction=0.1", "teacher.recipe.data.fraction=0.5",
+        "data.widths=16,32",
+    ).sharing_data()  # fmt: skip
+    data = both.teacher.recipe.data
+    assert (both.data.fraction, data.fraction, data.widths) == (0.1, 0.5, (16, 32))
+
+
+def test_a_number_has_no_label_noise():
+    experiment = catalog.load("stsb_kd", "mini")
+    with pytest.raises(UserError, match="the target is a number; it must be 0"):
+        config.override(experiment, "data.label_noise=0.1")
+    fewer = config.override(experiment, "data.fraction=0.1", "data.unlabelled=0.5")
+    assert fewer.data.unlabelled == 0.5
 
 
 def test_unknown_experiment_lists_those_there_are():

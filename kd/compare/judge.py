@@ -66,6 +66,7 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
     main = table.metrics[0]
     return {
         "metrics": [metric.described() for metric in table.metrics],
+        "best_metric": table.target.main.described(),
         "baseline": table.baseline,
         "seeds": [*table.seeds],
         "data": summary["data"],

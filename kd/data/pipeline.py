@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from jaxtyping import Float, Int
 
+from kd.data.sample import Sample
 from kd.data.task import Split
 
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
@@ -73,6 +74,8 @@ class TrainingBatches:
         seed: of the order.
         answers: what else a batch holds of its examples, by name: the cached logits of
             teachers on the split.
+        sample: which of the examples, and with which labels; None for the split as it
+            is.
     """
 
     split: Split
@@ -82,6 +85,7 @@ class TrainingBatches:
     answers: Mapping[str, Float[np.ndarray, "num_examples v"]] = dataclasses.field(
         default_factory=dict
     )
+    sample: Sample | None = None
 
     @functools.cached_property
     def per_epoch(self) -> int:
@@ -89,17 +93,23 @@ class TrainingBatches:
 
     @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs meet in the prefetch)
     def _plan(self, epoch: int) -> Plan:
-        return plan_epoch(
-            self.split.groups,
+        groups = self.split.groups
+        kept = None if self.sample is None else self.sample.kept
+        plan = plan_epoch(
+            groups if kept is None else groups[kept],
             batch_size=self.batch_size,
             seed=self.seed,
             epoch=epoch,
         )
+        return plan if kept is None else [kept[index] for index in plan]
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         epoch, position = divmod(step, self.per_epoch)
         index = self._plan(epoch)[position]
-        return collate(self.split, index, self.rows, self.answers)
+        batch = collate(self.split, index, self.rows, self.answers)
+        if self.sample is None:
+            return batch
+        return batch | self.sample.of_batch(batch["index"], batch["mask"])
 
     def from_step(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of steps start, ..., stop - 1, made ahead by two threads."""

@@ -53,6 +53,7 @@ class TextTask(Task[Sentences]):
     """How many texts an example may have."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if len(self.columns) not in self.num_texts or not all(self.columns):
             wanted = " or ".join(map(str, self.num_texts))
             raise ValueError(

@@ -45,6 +45,7 @@ class TableTask(Task[Arrays]):
     dev_share: float = 0.2
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.dev_share < 1:
             raise ValueError(f"dev_share must be between 0 and 1, got {self.dev_share}")
 

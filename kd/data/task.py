@@ -27,6 +27,7 @@ from typing import (
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from kd.data.sample import Sampled
 from kd.evaluate.target import Target
 from kd.models.bert_checkpoint import Head
 from kd.types import Architecture, ComputeDtype, Model
@@ -117,8 +118,8 @@ class Prepared(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Task(abc.ABC, Generic[R]):
-    """What is to be learnt; a record that can be written as JSON.
+class Task(Sampled, abc.ABC, Generic[R]):
+    """What is to be learnt, and from how much; a record that can be written as JSON.
 
     What turns records into inputs (a tokenizer, a normalization) belongs to the
     network and lies in the same directory.
@@ -142,6 +143,9 @@ class Task(abc.ABC, Generic[R]):
     TFDS fails, the bundled corpus where there is one."""
     directory: str = ""
     """A folder in the official layout, with the folder `name` in it (DATA_DIR)."""
+
+    def __post_init__(self) -> None:
+        self.check_sample(self.target)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -90,8 +90,12 @@ class LabelledDivergence(Loss):
     """A divergence that treats the labelled class in its own way.
 
     Subclasses are frozen dataclasses that define `rows`. In a mix the labels are
-    `batch["labels"]`.
+    `batch["labels"]`, and examples whose label is hidden take no part.
     """
+
+    @property
+    def reads_labels(self) -> bool:
+        return True
 
     def __call__(
         self,

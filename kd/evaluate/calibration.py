@@ -15,7 +15,7 @@ from kd.evaluate.predictions import checked_labels, checked_logits
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reliability:
-    """Confidence against accuracy, in bins of equal width.
+    """Confidence against accuracy, in bins.
 
     Bin `k` holds the predictions with edges[k] < confidence <= edges[k + 1].
 
@@ -46,20 +46,45 @@ class Reliability:
         gaps = np.abs(self.accuracy - self.confidence)[filled]
         return float(np.average(gaps, weights=self.count[filled]))
 
+    @property
+    def debiased_squared_error(self) -> float:
+        """Squared gap between confidence and accuracy, without the noise of the bins.
+
+            sum_k (n_k / n) ((accuracy_k - confidence_k)^2
+                             - accuracy_k (1 - accuracy_k) / (n_k - 1))
+
+        over bins of at least two predictions; the others count as 0. What is
+        subtracted is the variance of accuracy_k, which the square contains: where the
+        confidences of a bin are much alike the estimate is on average 0 for a
+        calibrated model, whatever the number of predictions, as the ECE is not. So it
+        may be negative. In units of a squared probability.
+
+        Source: kumar2019verified, sec. 5, the debiased estimator; their code takes the
+        root of its positive part.
+        """
+        enough = self.count > 1
+        accuracy, count = self.accuracy[enough], self.count[enough]
+        variance = accuracy * (1 - accuracy) / (count - 1)
+        squares = np.square(accuracy - self.confidence[enough]) - variance
+        return float(np.sum(count * squares) / np.sum(self.count))
+
 
 def reliability(
     logits: Float[np.ndarray, "n v"],
     labels: Int[np.ndarray, "n"],
     *,
     num_bins: int = 15,
+    equal_mass: bool = False,
 ) -> Reliability:
     """Sorts predictions into bins by their confidence.
 
     Args:
         logits: [n, v], any float dtype; -inf means probability 0.
         labels: [n], integers in [0, v).
-        num_bins: of equal width between 0 and 1; 15 as in the experiments of
-            guo2017calibration.
+        num_bins: 15 as in the experiments of guo2017calibration.
+        equal_mass: whether a bin has as many predictions as the next, but that equal
+            confidences share one, rather than being as wide. Edges are then in the
+            middle between confidences, and bins fewer where these coincide.
 
     Returns:
         The bins, for a reliability diagram, and with them the expected calibration
@@ -69,7 +94,8 @@ def reliability(
         ValueError: shapes do not fit, no examples, NaN, a label out of range, or
             num_bins < 1.
 
-    Source: guo2017calibration, sec. 2.
+    Source: guo2017calibration, sec. 2; of equal mass kumar2019verified, whose code
+    has these edges.
     """
     if num_bins < 1:
         raise ValueError(f"num_bins must be at least 1, got {num_bins}")
@@ -77,7 +103,12 @@ def reliability(
     labels = checked_labels(labels, logits)
     confidence = softmax(logits, axis=-1).max(axis=-1)
     right = logits.argmax(axis=-1) == labels
-    edges = np.arange(num_bins + 1) / num_bins
+    edges = (
+        _edges_of_equal_mass(confidence, num_bins)
+        if equal_mass
+        else np.arange(num_bins + 1) / num_bins
+    )
+    num_bins = len(edges) - 1
     bins = np.searchsorted(edges[1:-1], confidence, side="left")
     count = np.bincount(bins, minlength=num_bins)
     with np.errstate(invalid="ignore"):  # 0 / 0 in empty bins
@@ -89,11 +120,38 @@ def reliability(
         )
 
 
+def _edges_of_equal_mass(
+    confidence: Float[np.ndarray, "n"], num_bins: int
+) -> Float[np.ndarray, "num_edges"]:
+    ordered = np.sort(confidence)
+    parts = [part for part in np.array_split(ordered, num_bins) if len(part)]
+    last = np.array([part[-1] for part in parts[:-1]])
+    first = np.array([part[0] for part in parts[1:]])
+    return np.unique(np.concatenate([[0.0], (last + first) / 2, [1.0]]))
+
+
 def expected_calibration_error(
     logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
 ) -> float:
-    """That of `reliability` with 15 bins."""
+    """That of `reliability` with 15 bins of equal width."""
     return reliability(logits, labels).expected_calibration_error
+
+
+def equal_mass_calibration_error(
+    logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
+) -> float:
+    """The expected calibration error in 15 bins of equal mass.
+
+    A confident model leaves most bins of equal width empty; these all count.
+    """
+    return reliability(logits, labels, equal_mass=True).expected_calibration_error
+
+
+def squared_calibration_error(
+    logits: Float[np.ndarray, "n v"], labels: Int[np.ndarray, "n"]
+) -> float:
+    """`Reliability.debiased_squared_error` in 15 bins of equal mass."""
+    return reliability(logits, labels, equal_mass=True).debiased_squared_error
 
 
 def negative_log_likelihood(

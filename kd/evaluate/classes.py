@@ -55,6 +55,21 @@ ECE = Metric(
     higher_is_better=False,
     percent=True,
 )
+ECE_EQUAL_MASS = Metric(
+    "ece_equal_mass",
+    "ECE, equal mass",
+    "the same, in bins of as many examples each",
+    calibration.equal_mass_calibration_error,
+    higher_is_better=False,
+    percent=True,
+)
+SQUARED_CALIBRATION_ERROR = Metric(
+    "squared_calibration_error",
+    "squared calibration error",
+    "of confidence, debiased: about 0 where calibrated, or below",
+    calibration.squared_calibration_error,
+    higher_is_better=False,
+)
 BRIER = Metric(
     "brier",
     "Brier score",
@@ -82,6 +97,12 @@ TOTAL_VARIATION = Metric(
     "probability placed differently",
     fidelity.total_variation,
     higher_is_better=False,
+)
+RANK_CORRELATION = Metric(
+    "rank_correlation",
+    "rank correlation",
+    "of the classes' order with the teacher's, 1 if the same",
+    fidelity.rank_correlation,
 )
 
 
@@ -113,11 +134,15 @@ class Classes(Target):
 
     @property
     def usual(self) -> tuple[Metric, ...]:
-        return (ACCURACY, MCC, NLL, ECE, BRIER)
+        return (
+            ACCURACY, MCC, NLL, ECE, ECE_EQUAL_MASS, SQUARED_CALIBRATION_ERROR, BRIER,
+        )  # fmt: skip
 
     @property
     def fidelity(self) -> tuple[Metric, ...]:
-        return (AGREEMENT, KL, TOTAL_VARIATION)
+        always = (AGREEMENT, KL, TOTAL_VARIATION)
+        # Of two classes it is 1 or -1, as they agree or not.
+        return always if len(self.labels) == 2 else (*always, RANK_CORRELATION)
 
     @property
     def watched(self) -> tuple[Metric, ...]:

@@ -7,6 +7,7 @@ Source: stanton2021does, who report the first two.
 """
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float
 from scipy.special import log_softmax, softmax
 
@@ -79,6 +80,35 @@ def total_variation(
     student, teacher = _checked_pair(student, teacher)
     gaps = np.abs(softmax(student, axis=-1) - softmax(teacher, axis=-1))
     return float(0.5 * gaps.sum(axis=-1).mean())
+
+
+def rank_correlation(
+    student: Float[np.ndarray, "n v"], teacher: Float[np.ndarray, "n v"]
+) -> float:
+    """Whether both put the classes in the same order, likely or not.
+
+        mean_i spearman(s_i, t_i) = mean_i pearson(rank(s_i), rank(t_i))
+
+    over the v classes, ties sharing their mean rank. Of two classes it says no more
+    than `agreement`.
+
+    Args:
+        student: logits, [n, v], any float dtype; -inf means probability 0.
+        teacher: logits, [n, v].
+
+    Returns:
+        Between -1 and 1; an example counts as 0 where one of both tells no class from
+        another.
+
+    Raises:
+        ValueError: the shapes differ, no examples, or NaN.
+    """
+    student, teacher = _checked_pair(student, teacher)
+    ranks = (scipy.stats.rankdata(x, axis=-1) for x in (student, teacher))
+    x, y = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
+    sizes = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y, axis=-1))
+    products = np.sum(x * y, axis=-1)
+    return float(np.mean(products / np.where(sizes > 0, sizes, 1)))
 
 
 def _checked_pair(

@@ -23,8 +23,9 @@ class EmbeddingCompression(VectorLoss):
     the student from the distance only: neither sees the other's gradient. So the
     weight of this loss in a mix is that of the distance; that of the labels shares it,
     which matters little to Adam. Nats plus the unit of the distance. Couples the
-    examples where the distance does. Reads `batch["labels"]`. The metric `labels` is
-    the second term alone: how well the projection of the teacher tells the classes.
+    examples where the distance does. Reads `batch["labels"]`; examples whose label is
+    hidden take no part in the distance either. The metric `labels` is the second term
+    alone: how well the projection of the teacher tells the classes.
 
     Args:
         student_layer: which of the student's layers.
@@ -45,6 +46,10 @@ class EmbeddingCompression(VectorLoss):
         super().__post_init__()
         if self.width < 1:
             raise ValueError(f"width must be at least 1, got {self.width}")
+
+    @property
+    def reads_labels(self) -> bool:
+        return True
 
     def parameters(self, key, student_width, teacher_width, num_classes):
         first, second, third = jax.random.split(key, 3)

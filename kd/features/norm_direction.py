@@ -40,6 +40,10 @@ class NormAndDirection(VectorLoss):
     name = "norm_and_direction"
     class_means: tuple[tuple[float, ...], ...] = ()
 
+    @property
+    def reads_labels(self) -> bool:
+        return True
+
     def parameters(self, key, student_width, teacher_width, num_classes):
         if self.class_means and np.shape(self.class_means) != (
             num_classes,

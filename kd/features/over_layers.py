@@ -53,6 +53,10 @@ class OverLayers(Loss):
     def reads_hidden(self) -> bool:
         return True
 
+    @property
+    def reads_labels(self) -> bool:
+        return self.loss.reads_labels
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:

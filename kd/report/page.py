@@ -122,6 +122,7 @@ def _origin(summary: Summary) -> Markup:
         element("strong", f"Data: {described(data.get('origin'))}"),
         ", SHA-256 ",
         element("code", described(data.get("fingerprint"))[:16]),
+        _sample(data),
         element("p", f"Teacher: {teacher['source']}.")
         if teacher.get("source")
         else None,
@@ -129,6 +130,22 @@ def _origin(summary: Summary) -> Markup:
         if doubts
         else None,
         class_="origin warning" if doubts else "origin",
+    )
+
+
+def _sample(data: Mapping[str, Any]) -> Markup | None:
+    """What of the training set was learnt from, where that is not all of it."""
+    drawn = data.get("sample") or {}
+    num, labelled, changed = (
+        drawn.get(f"num_{name}") for name in ("examples", "labelled", "changed_labels")
+    )
+    if num is None or (num == labelled == data.get("num_train") and not changed):
+        return None
+    return element(
+        "p",
+        f"Trained on {count(num)} of {count(data.get('num_train'))} examples, "
+        f"{count(labelled)} of them labelled, {count(changed)} of these as another "
+        "class.",
     )
 
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from kd.data.pipeline import TrainingBatches
+from kd.data.sample import Sample
 from kd.data.task import Prepared
 from kd.errors import UserError
 from kd.experiment import Experiment
@@ -53,6 +54,7 @@ class Fitted(NamedTuple):
 def fit(
     experiment: Experiment,
     data: Prepared,
+    sample: Sample,
     start: Start | None,
     answers: Answers | None,
     directory: pathlib.Path,
@@ -66,6 +68,7 @@ def fit(
     Args:
         experiment: what to train; its teachers and its start are the next.
         data: what to train and evaluate on.
+        sample: what of its training split is learnt from.
         start: what the student begins with; None for fresh weights.
         answers: the teachers, and what they say about the data; None without.
         directory: for `metrics.jsonl` and `checkpoints/`.
@@ -82,6 +85,7 @@ def fit(
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
         answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
+        sample=None if sample.is_whole else sample,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
     example = shard_batch(batches[0], mesh)

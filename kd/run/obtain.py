@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kd import config
+from kd.data.task import Task
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
 from kd.models import saved

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from kd import config, environment, run_directory
 from kd.data import sources
+from kd.data.sample import Sample, Sampled
 from kd.data.task import Corpus, Prepared, Task
 from kd.experiment import Experiment
 from kd.networks import answers, load
@@ -69,6 +70,7 @@ def make(
     experiment: Experiment,
     workspace: Workspace,
     *,
+    directory: pathlib.Path | None = None,
     on_wait: Callable[[], Any] | None = None,
 ) -> pathlib.Path:
     """Runs an experiment by what it is, not by a name, unless that has been done.
@@ -79,6 +81,7 @@ def make(
     Args:
         experiment: what to run; its networks share its data (`sharing_data`).
         workspace: where.
+        directory: another folder than the network's own, to make it again.
         on_wait: called before waiting for another process at work on it; without it
             that is an error.
 
@@ -89,7 +92,7 @@ def make(
         UserError: as `run`; `Busy` where another process is at work on it.
         kd.train.loop.Interrupted: a signal asked to stop.
     """
-    directory = folder_of(experiment, workspace)
+    directory = directory or folder_of(experiment, workspace)
     if not (directory / "summary.json").exists():
         _run_in(
             directory,
@@ -105,6 +108,7 @@ def make(
 
 def read(task: Task, workspace: Workspace) -> Corpus:
     """The records of a task, read once."""
+    task = task.with_sample_of(Sampled())  # Of which the records know nothing.
 
     def load_and_tell() -> Corpus:
         corpus = sources.load(task)
@@ -140,12 +144,14 @@ def _run_in(
         started = time.perf_counter()
         teachers, start = _obtain(experiment, workspace)
         data = _prepare(experiment, corpus, directory, teachers, start)
+        drawn = experiment.data.sample(data.train.labels, experiment.data.target)
         begun = load.load_start(start, experiment.data, data) if start else None
         told = _ask(experiment, data, teachers, workspace)
         seconds_teacher = time.perf_counter() - started
         fitted = fit(
             experiment,
             data,
+            _taking_part(drawn, experiment, workspace.say),
             begun,
             told,
             directory,
@@ -163,6 +169,7 @@ def _run_in(
                 "fingerprint": corpus.fingerprint,
                 "num_train": len(data.train),
                 "num_dev": len(data.dev),
+                "sample": drawn.counts(),
             },
             **results.write(directory, experiment, data, told, fitted),
             "speed": {
@@ -223,6 +230,27 @@ def _prepare(
     return data
 
 
+def _taking_part(
+    drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
+) -> Sample:
+    """What can teach, and says what of the training set that is."""
+    if drawn.is_whole:
+        return drawn
+    say(
+        f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
+        f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
+        "another class"
+    )
+    hidden = len(drawn.kept) - drawn.num_labelled
+    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
+        return drawn
+    say(
+        f"{hidden:,} examples without a label take no part: every term of the "
+        "objective reads labels"
+    )
+    return drawn.with_labels_only()
+
+
 def _ask(
     experiment: Experiment,
     data: Prepared,
@@ -261,8 +289,8 @@ def _ask(
         )
 
     asked = (
-        repr(teachers), experiment.data, data.corpus.fingerprint, data.preprocessing,
-        experiment.compute_dtype, on_train,
+        repr(teachers), experiment.data.with_sample_of(Sampled()),
+        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 

@@ -8,8 +8,11 @@ import sklearn.metrics
 
 from kd.evaluate.calibration import (
     brier_score,
+    equal_mass_calibration_error,
+    expected_calibration_error,
     negative_log_likelihood,
     reliability,
+    squared_calibration_error,
 )
 
 INF = float("inf")
@@ -62,6 +65,89 @@ def test_expected_calibration_error_by_hand():
     assert found.expected_calibration_error == pytest.approx(
         (2 * abs(0.5 - 0.725) + 1 * abs(1 - 0.9)) / 3
     )
+
+
+def test_bins_of_equal_mass_by_hand():
+    # Confidences 0.55, 0.6 | 0.7, 0.8 | 0.95; right, wrong | right, right | wrong.
+    confidence = np.array([0.95, 0.55, 0.8, 0.6, 0.7])
+    right = np.array([False, True, True, False, True])
+    logits = np.log(np.stack([confidence, 1 - confidence], axis=1))
+    labels = np.where(right, 0, 1)
+    found = reliability(logits, labels, num_bins=3, equal_mass=True)
+    np.testing.assert_allclose(found.edges, [0, 0.65, 0.875, 1])
+    np.testing.assert_array_equal(found.count, [2, 2, 1])
+    np.testing.assert_allclose(found.confidence, [0.575, 0.75, 0.95])
+    np.testing.assert_allclose(found.accuracy, [0.5, 1, 0])
+    assert found.expected_calibration_error == pytest.approx(
+        (2 * 0.075 + 2 * 0.25 + 0.95) / 5
+    )
+    # The bin of one example says nothing of its own noise.
+    assert found.debiased_squared_error == pytest.approx(
+        (2 * (0.075**2 - 0.5 * 0.5 / 1) + 2 * (0.25**2 - 0)) / 5
+    )
+
+
+def test_equal_confidences_share_a_bin():
+    logits, labels = np.zeros((10, 2)), np.arange(10) % 2
+    found = reliability(logits, labels, num_bins=5, equal_mass=True)
+    assert found.count.sum() == found.count.max() == 10
+    assert found.expected_calibration_error == 0
+    # As all binary predictions of one logit: the order of examples plays no part.
+    logits, labels = predictions(2)
+    logits = np.round(logits)
+    order = np.random.default_rng(0).permutation(len(labels))
+    for score in (equal_mass_calibration_error, squared_calibration_error):
+        assert score(logits, labels) == pytest.approx(
+            score(logits[order], labels[order])
+        )
+
+
+def test_bins_of_equal_mass_are_of_equal_mass():
+    logits, labels = predictions(5, num_examples=1003)
+    count = reliability(logits, labels, equal_mass=True).count
+    assert len(count) == 15 and set(count) <= {66, 67}
+    # More bins than examples: one for each.
+    few = reliability(logits[:4], labels[:4], equal_mass=True)
+    np.testing.assert_array_equal(few.count, 1)
+    assert few.debiased_squared_error == 0
+
+
+def simulated(num_classes: int, num_examples: int, temperature: float, runs: int):
+    """Labels drawn from the probabilities of a model, sharpened afterwards."""
+    for seed in range(runs):
+        random = np.random.default_rng(seed)
+        logits = 1.5 * random.normal(size=(num_examples, num_classes))
+        noise = random.gumbel(size=logits.shape)
+        yield logits / temperature, (logits + noise).argmax(axis=1)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_a_calibrated_model_has_no_debiased_error_and_some_ece(num_classes):
+    draws = [*simulated(num_classes, 300, temperature=1.0, runs=400)]
+    squared = np.array([squared_calibration_error(*draw) for draw in draws])
+    plain = [
+        np.mean([error(*draw) for draw in draws])
+        for error in (expected_calibration_error, equal_mass_calibration_error)
+    ]
+    biased = np.array([
+        np.average(np.square(found.accuracy - found.confidence), weights=found.count)
+        for found in (reliability(*draw, equal_mass=True) for draw in draws)
+    ])  # fmt: skip
+    error_of_mean = squared.std() / np.sqrt(len(squared))
+    assert abs(squared.mean()) < 4 * error_of_mean
+    assert squared.min() < 0 < squared.max()
+    assert biased.mean() > 50 * error_of_mean
+    assert min(plain) > 0.04
+
+
+def test_the_debiased_error_of_an_uncalibrated_model_is_the_true_one():
+    # In bins of many examples there is hardly anything to debias.
+    few = [*simulated(3, 300, temperature=0.4, runs=300)]
+    ((logits, labels),) = simulated(3, 200_000, temperature=0.4, runs=1)
+    true = reliability(logits, labels, equal_mass=True).debiased_squared_error
+    found = np.array([squared_calibration_error(*draw) for draw in few])
+    assert true > 0.02
+    assert abs(found.mean() - true) < 5 * found.std() / np.sqrt(300)
 
 
 def test_confidence_on_an_edge_is_in_the_bin_below():

@@ -4,7 +4,8 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from kd.evaluate.fidelity import agreement, kl, total_variation
+from kd.evaluate.classes import Classes
+from kd.evaluate.fidelity import agreement, kl, rank_correlation, total_variation
 
 INF = float("inf")
 
@@ -36,6 +37,33 @@ def test_by_hand():
         (0.75 * np.log(1.5) + 0.25 * np.log(0.5) + 0.6 * np.log(3) + 0.4 * np.log(0.5))
         / 3
     )
+
+
+def test_rank_correlation_equals_scipy():
+    student, teacher = logits(0, classes=7), logits(1, classes=7)
+    student = np.round(student)  # with ties
+    pairs = zip(student, teacher, strict=True)
+    expected = np.mean([scipy.stats.spearmanr(s, t).statistic for s, t in pairs])
+    assert rank_correlation(student, teacher) == pytest.approx(expected, rel=1e-12)
+    assert rank_correlation(teacher, student) == pytest.approx(expected, rel=1e-12)
+
+
+def test_rank_correlation_by_hand():
+    teacher = np.array([[3.0, 2, 1], [3, 2, 1], [3, 2, 1], [3, 2, 1]])
+    student = np.array([[9.0, 5, -INF], [1, 2, 3], [2, 3, 1], [0, 0, 0]])
+    assert rank_correlation(student[:1], teacher[:1]) == pytest.approx(1)
+    assert rank_correlation(student[1:2], teacher[1:2]) == pytest.approx(-1)
+    # 1 - 6 (1 + 1) / (3 (9 - 1))
+    assert rank_correlation(student[2:3], teacher[2:3]) == pytest.approx(0.5)
+    assert rank_correlation(student, teacher) == pytest.approx((1 - 1 + 0.5 + 0) / 4)
+
+
+def test_rank_correlation_is_reported_from_three_classes_on():
+    names = [
+        [metric.name for metric in Classes(labels).fidelity]
+        for labels in (("a", "b"), ("a", "b", "c"))
+    ]
+    assert names[1] == [*names[0], "rank_correlation"]
 
 
 def test_teacher_and_student_are_not_interchangeable():

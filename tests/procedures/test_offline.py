@@ -8,9 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from kd.divergences import JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.divergences import ATKD, DKD, JS, KL, ReverseKL, SinKD, TotalVariation
 from kd.features import RKDDistance
-from kd.objective import CrossEntropy, Loss
+from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
 from kd.types import Model, Outputs
@@ -135,6 +135,110 @@ def test_cached_logits_give_the_losses_of_the_live_teacher():
     np.testing.assert_allclose(
         cached.params["student"]["w"], live.params["student"]["w"], rtol=1e-5, atol=1e-7
     )
+
+
+def with_hidden_labels(batch, hidden, missing=-1):
+    """The batch as `kd.data.sample` gives it; masked rows are the last."""
+    keeps = batch["mask"] & ~np.isin(np.arange(len(batch["mask"])), hidden)
+    weight = keeps * batch["mask"].sum() / np.maximum(keeps.sum(), 1)
+    return keeps, batch | {
+        "labels": jnp.where(keeps, batch["labels"], missing),
+        "label_weight": jnp.float32(weight),
+    }
+
+
+HIDDEN = [0, 3, 4, 6, 9]
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2, 3, 12])
+def test_terms_on_labels_are_means_over_the_labelled(num_microbatches):
+    objective = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD()
+    procedure, state, teacher_params, batch = start(
+        objective, num_microbatches=num_microbatches
+    )
+    before = jax.device_get(state.params["student"]["w"])
+    keeps, hidden = with_hidden_labels(batch, HIDDEN)
+    assert keeps.sum() == 5
+
+    def formula(w):
+        s, t = batch["inputs"] @ w, batch["inputs"] @ teacher_params[0]["w"]
+        few = (x[keeps] for x in (s, t, batch["labels"]))
+        ours, theirs, labels = few
+        ce = CrossEntropy()(ours, labels).mean()
+        dkd = DKD()(ours, theirs, labels).mean()
+        kl = KL(2.0)(s[batch["mask"]], t[batch["mask"]]).mean()
+        return 0.1 * ce + 0.9 * kl + 0.2 * dkd, (ce, dkd)
+
+    (value, parts), gradient = jax.value_and_grad(formula, has_aux=True)(before)
+    after, metrics = procedure.step(state, teacher_params, hidden)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        [metrics["loss/ce"], metrics["loss/dkd"]], parts, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_loss_of_labels_that_couples_the_batch_sees_the_labelled_only():
+    procedure, state, teacher_params, batch = start(1.0 * ATKD())
+    before = jax.device_get(state.params["student"]["w"])
+    keeps, hidden = with_hidden_labels(batch, HIDDEN)
+
+    def formula(w):
+        inputs = batch["inputs"][keeps]
+        theirs = inputs @ teacher_params[0]["w"]
+        return ATKD()(inputs @ w, theirs, batch["labels"][keeps]).mean()
+
+    value, gradient = jax.value_and_grad(formula)(before)
+    after, metrics = procedure.step(state, teacher_params, hidden)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_a_batch_without_labels_teaches_by_the_teacher_alone():
+    both, state, teacher_params, batch = start(CrossEntropy() + KL())
+    _, hidden = with_hidden_labels(batch, range(12))
+    found, metrics = both.step(state, teacher_params, hidden)
+    assert metrics["loss/ce"] == 0
+    alone, state, _, _ = start(1.0 * KL())
+    expected, _ = alone.step(state, teacher_params, batch)
+    np.testing.assert_allclose(
+        found.params["student"]["w"], expected.params["student"]["w"], rtol=1e-6
+    )
+
+
+def test_a_number_that_is_hidden():
+    batch = make_batch()
+    batch["labels"] = jnp.float32(batch["labels"])
+    keeps, hidden = with_hidden_labels(batch, HIDDEN, missing=jnp.nan)
+
+    def mean(outputs, batch):
+        mix = 1.0 * SquaredError()
+        params = {"squared_error": ()}
+        return mix.apply(params, Outputs(outputs), None, batch, jnp.int32(0))[0]
+
+    outputs = batch["inputs"][:, :1]
+    value, gradient = jax.value_and_grad(mean)(outputs, hidden)
+    gaps = (outputs[:, 0] - batch["labels"])[keeps]
+    np.testing.assert_allclose(value, jnp.square(gaps).mean(), rtol=1e-6)
+    np.testing.assert_allclose(gradient[keeps, 0], 2 * gaps / 5, rtol=1e-5)
+    assert not gradient[~keeps].any()
+
+
+def test_whoever_reads_a_hidden_label_unseen_gets_nan():
+    @dataclasses.dataclass(frozen=True)
+    class Unaware(CrossEntropy):
+        @property
+        def reads_labels(self):
+            return False
+
+    procedure, state, teacher_params, batch = start(1.0 * Unaware())
+    _, hidden = with_hidden_labels(batch, HIDDEN)
+    _, metrics = procedure.step(state, teacher_params, hidden)
+    assert np.isnan(metrics["loss"])
 
 
 def test_dropout_differs_by_step_and_not_by_run():
