@@ -13,7 +13,7 @@ from kd.objective import CrossEntropy
 
 def experiment(scale: Scale) -> Experiment:
     """As `sst2_kd`, with JS for KL."""
-    js = JS(temperature=2.0, temperature_squared=scale == "mini")
+    js = JS(temperature=2.0, temperature_squared=scale != "paper")
     return dataclasses.replace(
         sst2_ce.experiment(scale), objective=0.1 * CrossEntropy() + 0.9 * js
     )

@@ -1,0 +1,1 @@
+"""Tables: many seeds of several experiments side by side. `make table` lists them."""

@@ -74,8 +74,10 @@ def make(
         kd.train.loop.Interrupted: a signal asked to stop; what is finished is kept.
     """
     missing = [cell for cell in wanted if not cell.finished and not cell.failure]
-    there = len(wanted) - len(missing)
-    say(f"{len(wanted)} runs, {there} there, {len(missing)} to make")
+    there = sum(cell.finished for cell in wanted)
+    failed = len(wanted) - len(missing) - there
+    before = f", {failed} that diverged before" if failed else ""
+    say(f"{len(wanted)} runs, {there} there{before}, {len(missing)} to make")
     begun, made, told_waiting = clock(), 0, False
     while missing:
         waiting = []

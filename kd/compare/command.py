@@ -203,7 +203,9 @@ def _command(given: argparse.Namespace) -> str:
     """The command, without the places of this machine."""
     changes = f' ARGS="{shlex.join(given.fields)}"' if given.fields else ""
     scale = "" if given.scale == "auto" else f" SCALE={given.scale}"
-    return f"make table NAME={given.name}{scale}{changes}"
+    data = " DATA_DIR=~/data" if given.data_dir else ""
+    weights = " WEIGHTS=~/weights" if given.weights else ""
+    return f"make table NAME={given.name}{scale}{data}{weights}{changes}"
 
 
 def _keep_another(folder: pathlib.Path, record: dict[str, Any], say: Any) -> None:
