@@ -1,7 +1,8 @@
 """SST-2: the divergences of SinKD's paper on a pair with a gap, 20 seeds.
 
-A student of one layer, from scratch, learns from MiniLM, fine-tuned, ten points better. 180 runs: a night
-on two CPU cores, after 20 minutes for the teacher. `SEEDS=0,1` tries it.
+A student of one layer, from scratch, learns from MiniLM, fine-tuned, ten points better.
+180 runs: a night on two CPU cores, after 20 minutes for the teacher. `SEEDS=0,1` tries
+it.
 
     make table NAME=sst2_divergences DATA_DIR=~/data WEIGHTS=~/weights/minilm
 """
