@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def finished(tmp_path_factory):
     return workspace, said
 
 
-def recorded(table, workspace):
+def recorded(table, workspace) -> dict[str, Any]:
     made = {"command": "make table", "device": "here", "versions": "", "finished": ""}
     return {
         "name": "tiny",
