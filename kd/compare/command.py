@@ -54,10 +54,10 @@ def main(arguments: list[str]) -> int:
             process.wait()
     if given.worker:
         return 0
-    if chosen is not table:
-        say("a part of the table: nothing is written")
+    if given.row or (given.seeds and given.results is None):
+        say("a part of the table: no page is written; fewer SEEDS get one in RESULTS=")
         return 0
-    return _write(table, wanted, given, arguments, say)
+    return _write(chosen, wanted, given, say)
 
 
 def _ignore(text: str) -> None:
@@ -76,7 +76,7 @@ def _parser() -> options.Parser:
     parser.add_argument("--row", help="only this row")
     parser.add_argument("--seeds", help="only these, such as 0,1")
     parser.add_argument(
-        "--results", type=pathlib.Path, default=pathlib.Path("results"),
+        "--results", type=pathlib.Path,
         help="folder of the pages (default: results)",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes at work")
@@ -117,7 +117,12 @@ def _chosen(table: Any, given: argparse.Namespace) -> Any:
                 f"SEEDS={given.seeds}: expected whole numbers between commas"
             ) from None
     return dataclasses.replace(
-        table, rows=rows, seeds=seeds, baseline=baseline, claims=(), published={}
+        table,
+        rows=rows,
+        seeds=seeds,
+        baseline=baseline,
+        claims=() if given.row else table.claims,
+        published={} if given.row else table.published,
     )
 
 
@@ -157,9 +162,7 @@ def _check(wanted: Any, workspace: Any, count: int, say: Any) -> int:
     return 1 if different else 0
 
 
-def _write(
-    table: Any, wanted: Any, given: argparse.Namespace, arguments: list[str], say: Any
-) -> int:
+def _write(table: Any, wanted: Any, given: argparse.Namespace, say: Any) -> int:
     from kd import catalog, environment
     from kd.atomic import atomic_write
     from kd.compare import page, text, words
@@ -181,7 +184,7 @@ def _write(
             ),
         },
     }
-    folder = given.results.expanduser()
+    folder = (given.results or pathlib.Path("results")).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     _keep_another(folder, record, say)
     files = {
@@ -231,4 +234,5 @@ def _keep_another(folder: pathlib.Path, record: dict[str, Any], say: Any) -> Non
 def _what(record: dict[str, Any]) -> Any:
     """Which table it is, whatever came out."""
     rows = [(row["name"], row["experiment"]) for row in record["rows"]]
-    return [record["data"], record["baseline"], json.loads(json.dumps(rows))]
+    named = (record["data"], record["baseline"], record["seeds"], rows)
+    return json.loads(json.dumps(named))

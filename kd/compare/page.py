@@ -15,7 +15,7 @@ def html(record: Record) -> str:
     """The whole page."""
     made = record["made"]
     told = record["gap"]["told"]
-    claims = [*text.claims(record)]
+    claims, differences = [*text.claims(record)], [*text.differences(record)]
     return document(
         record["name"],
         element("h1", record["name"]),
@@ -34,6 +34,16 @@ def html(record: Record) -> str:
         ),
         table(text.header(record), text.body(record), class_="scores"),
         element("p", words.METHOD, class_="caption"),
+        element("h2", f"Less {record['baseline']}, by the other metrics (p)")
+        if differences
+        else None,
+        table(
+            ["", *(words.unit(metric) for metric in record["metrics"][1:])],
+            differences,
+            class_="facts-table",
+        )
+        if differences
+        else None,
         element("h2", "What papers say") if claims else None,
         table(
             ("claim", "source", "difference", "p (Holm)", "here"),

@@ -29,6 +29,10 @@ def _lines(record: Record) -> Iterator[str]:
     )
     yield ""
     yield from _table(header(record), body(record))
+    if others := [*differences(record)]:
+        yield from ("", f"Less {record['baseline']}, by the other metrics (p):", "")
+        heads = [words.unit(metric) for metric in record["metrics"][1:]]
+        yield from _table(["", *heads], others)
     failed = [
         f"* {row['name']}, seed {seed['seed']}: {seed['failed']}"
         for row in record["rows"]
@@ -75,6 +79,24 @@ def body(record: Record) -> Iterator[list[str]]:
             words.value(row["best_checkpoint"], record["best_metric"]),
         ]
         yield cells + ([row["published"] or "–"] if _published(record) else [])
+
+
+def differences(record: Record) -> Iterator[list[str]]:
+    """The differences to the baseline by the other metrics, each with its p."""
+    _, *others = record["metrics"]
+    if not others:
+        return
+    for row in record["rows"]:
+        if row["name"] == record["baseline"]:
+            continue
+        found = [(row["differences"].get(m["name"]), m) for m in others]
+        yield [
+            row["name"],
+            *(
+                f"{words.interval(entry, m, signed=True)} ({words.p_value(entry)})"
+                for entry, m in found
+            ),
+        ]
 
 
 def claims(record: Record) -> Iterator[list[str]]:

@@ -126,6 +126,9 @@ def test_pages_say_the_same(finished):
                 f'ROW="{row["name"]}" SEEDS={seed["seed"]}'.replace('"', "&quot;")
                 in drawn
             )
+    nll = record["metrics"][1]
+    less = words.interval(record["rows"][1]["differences"]["nll"], nll, signed=True)
+    assert f"| SinKD | {less} (" in shown and less in drawn
     assert words.gap(record) in shown
     assert drawn.count("<svg") == 1 and "http://www.w3.org" in drawn
     assert "<script" not in drawn
