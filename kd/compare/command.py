@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
     if given.name is None:
         print(f"Which table? make table NAME=...\n{catalog.listing(catalog.TABLES)}")
         return 2
+    if given.jobs < 1:
+        raise UserError(f"JOBS must be at least 1, got {given.jobs}")
     scale, _ = options.scale(given)
     table = _configured(catalog.load(given.name, scale, catalog.TABLES), given)
     say = tqdm.tqdm.write
@@ -94,10 +96,7 @@ def _configured(table: Any, given: argparse.Namespace) -> Any:
         name: options.configured(experiment, given, given.fields)
         for name, experiment in table.rows.items()
     }
-    try:
-        return dataclasses.replace(table, rows=rows)
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return _replaced(table, rows=rows)
 
 
 def _chosen(table: Any, given: argparse.Namespace) -> Any:
@@ -116,7 +115,7 @@ def _chosen(table: Any, given: argparse.Namespace) -> Any:
             raise UserError(
                 f"SEEDS={given.seeds}: expected whole numbers between commas"
             ) from None
-    return dataclasses.replace(
+    return _replaced(
         table,
         rows=rows,
         seeds=seeds,
@@ -126,12 +125,17 @@ def _chosen(table: Any, given: argparse.Namespace) -> Any:
     )
 
 
+def _replaced(table: Any, **changes: Any) -> Any:
+    try:
+        return dataclasses.replace(table, **changes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 def _others(
     given: argparse.Namespace, arguments: list[str]
 ) -> list[subprocess.Popen[bytes]]:
     """The other processes of JOBS: each takes the runs that nobody is at."""
-    if given.jobs < 1:
-        raise UserError(f"JOBS must be at least 1, got {given.jobs}")
     if given.worker:
         return []
     command = [sys.executable, "-m", "kd", "table", *arguments, "--worker"]
