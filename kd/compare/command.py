@@ -208,11 +208,18 @@ def _write(table: Any, wanted: Any, given: argparse.Namespace, say: Any) -> int:
 
 def _command(given: argparse.Namespace) -> str:
     """The command, without the places of this machine."""
-    changes = f' ARGS="{shlex.join(given.fields)}"' if given.fields else ""
+    fields = [_without_place(field) for field in given.fields]
+    changes = f' ARGS="{shlex.join(fields)}"' if fields else ""
     scale = "" if given.scale == "auto" else f" SCALE={given.scale}"
     data = " DATA_DIR=~/data" if given.data_dir else ""
     weights = " WEIGHTS=~/weights" if given.weights else ""
     return f"make table NAME={given.name}{scale}{data}{weights}{changes}"
+
+
+def _without_place(field: str) -> str:
+    """`teacher=DIR` for a folder that is there; the record has what lies in it."""
+    path, _, value = field.partition("=")
+    return f"{path}=DIR" if pathlib.Path(value).expanduser().is_dir() else field
 
 
 def _keep_another(folder: pathlib.Path, record: dict[str, Any], say: Any) -> None:

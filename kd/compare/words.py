@@ -85,7 +85,7 @@ METHOD = (
     "Brackets are 95 % intervals over seeds and dev examples together, as crossed "
     "random effects. Differences are paired: same seeds, same examples. p is of a t "
     "test with the same error, corrected over the rows by Holm's method. The smallest "
-    "difference is what a row would have to differ by to be found in 80 % of such "
-    "tables, as the only one. Scores are of the last checkpoint; the best one is "
+    "difference is what a row like most would have to differ by to be found in 80 % of "
+    "such tables, as the only one. Scores are of the last checkpoint; the best one is "
     "selected on the split it is measured on, so optimistic."
 )

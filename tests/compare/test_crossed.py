@@ -130,6 +130,17 @@ def test_with_equal_networks_it_is_the_t_test_of_groups():
     np.testing.assert_allclose(found.p_value, expected.pvalue, rtol=1e-6)
 
 
+def test_one_erratic_row_hides_nothing_of_the_others():
+    random = np.random.default_rng(10)
+    rows = [random.normal(size=(5, 50)) for _ in range(4)]
+    calm = [estimate(row.mean(axis=1), row) for row in rows]
+    wild = rows[0] + 100 * random.normal(size=(5, 1))
+    erratic = estimate(wild.mean(axis=1), wild)
+    alone = smallest_difference(calm)
+    assert smallest_difference([*calm, erratic]) < 2 * alone
+    assert erratic.smallest_difference() > 100 * alone
+
+
 def test_one_seed_has_no_interval():
     found = estimate(np.array([0.8]), np.full((1, 10), 0.8))
     assert found.mean == 0.8
