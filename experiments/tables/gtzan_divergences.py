@@ -9,7 +9,8 @@ A pair with a gap, and runs of a second: the table to try things with. Its dev s
 import dataclasses
 
 from experiments import gtzan_kd
-from kd.compare.table import Claim, Table
+from experiments.tables._claims import OF_DIVERGENCES
+from kd.compare.table import Table
 from kd.divergences import (
     JS,
     Jeffreys,
@@ -20,8 +21,6 @@ from kd.divergences import (
 )
 from kd.experiment import Scale
 from kd.objective import CrossEntropy
-
-SINKD = "cui2024sinkhorn"
 
 
 def table(scale: Scale) -> Table:
@@ -51,13 +50,5 @@ def table(scale: Scale) -> Table:
         baseline="labels",
         seeds=tuple(range(20)),
         also=("nll", "ece", "kl"),
-        claims=(
-            Claim("KL", "labels", "hinton2015distilling"),
-            Claim("SinKD", "KL", SINKD),
-            Claim("SinKD", "reverse KL", SINKD),
-            Claim("SinKD", "JS", SINKD),
-            Claim("KL + SinKD", "KL", SINKD),
-            Claim("Jeffreys", "KL", "wen2023fdistill: symmetric above asymmetric"),
-            Claim("JS", "KL", "wen2023fdistill: symmetric above asymmetric"),
-        ),
+        claims=OF_DIVERGENCES,
     )

@@ -19,12 +19,11 @@ from experiments import (
     sst2_teacher,
     sst2_tvd,
 )
-from kd.compare.table import Claim, Table
+from experiments.tables._claims import OF_DIVERGENCES
+from kd.compare.table import Table
 from kd.divergences import SinKD, SinkhornDivergence
 from kd.experiment import Experiment, Network, Scale
 from kd.objective import CrossEntropy
-
-SINKD = "cui2024sinkhorn"
 
 
 def table(scale: Scale) -> Table:
@@ -57,13 +56,5 @@ def table(scale: Scale) -> Table:
         baseline="labels",
         seeds=tuple(range(20)),
         also=("nll", "kl"),
-        claims=(
-            Claim("KL", "labels", "hinton2015distilling"),
-            Claim("SinKD", "KL", SINKD),
-            Claim("SinKD", "reverse KL", SINKD),
-            Claim("SinKD", "JS", SINKD),
-            Claim("KL + SinKD", "KL", SINKD),
-            Claim("Jeffreys", "KL", "wen2023fdistill: symmetric above asymmetric"),
-            Claim("JS", "KL", "wen2023fdistill: symmetric above asymmetric"),
-        ),
+        claims=OF_DIVERGENCES,
     )

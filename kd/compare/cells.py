@@ -1,10 +1,9 @@
 """The runs of a table: which there are, and how those that are missing are made."""
 
-import json
 import pathlib
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from kd import run
@@ -29,6 +28,14 @@ class Cell(NamedTuple):
     @property
     def finished(self) -> bool:
         return (self.directory / "summary.json").exists()
+
+    def summary(self) -> dict[str, Any]:
+        """What the finished run says of itself.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        return read_json(self.directory / "summary.json")
 
     @property
     def failure(self) -> str:
@@ -111,7 +118,7 @@ def _make(
 ) -> tuple[float, str]:
     begun = clock()
     try:
-        run.make(cell.experiment, workspace)
+        run.make(cell.experiment, workspace, directory=cell.directory)
     except (Busy, Interrupted):
         raise
     except Diverged as error:
@@ -123,12 +130,14 @@ def _make(
         # One cell's defect, such as no memory for it, costs no other its result.
         last = traceback.format_exception_only(error)[-1].strip()
         return clock() - begun, f"failed ({last:.200})"
-    summary = json.loads((cell.directory / "summary.json").read_text())
+    summary = cell.summary()
     main = summary["task"]["main"]
     return clock() - begun, f"{main} {summary['student'][main]:.4f}"
 
 
-def by_row(wanted: list[Cell]) -> Iterator[tuple[str, list[Cell]]]:
+def by_row(wanted: Sequence[Cell]) -> dict[str, list[Cell]]:
     """Rows in order, each with its cells."""
-    for row in dict.fromkeys(cell.row for cell in wanted):
-        yield row, [cell for cell in wanted if cell.row == row]
+    rows: dict[str, list[Cell]] = {}
+    for cell in wanted:
+        rows.setdefault(cell.row, []).append(cell)
+    return rows

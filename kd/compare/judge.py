@@ -4,7 +4,6 @@ Everything that a page shows is in the record that is made here, so that it can 
 again, and read, without the runs.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -42,9 +41,10 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
         UserError: not a single run is finished, or a run's predictions are damaged.
     """
     reader = _Reader(table)
+    rows = by_row(wanted)
     scored = {
         row: {cell.seed: reader.scores(cell) for cell in cells if cell.finished}
-        for row, cells in by_row(list(wanted))
+        for row, cells in rows.items()
     }
     done = [cell for cell in wanted if cell.finished]
     if not done:
@@ -62,7 +62,7 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
         for (row, one), p in zip(known.items(), corrected, strict=True):
             differences[row][metric.name] = _described(one) | _tested(one, p)
         able[metric.name] = _number(smallest([*known.values()]))
-    summary = json.loads((done[0].directory / "summary.json").read_text())
+    summary = done[0].summary()
     main = table.metrics[0]
     return {
         "metrics": [metric.described() for metric in table.metrics],
@@ -74,7 +74,7 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
         "gap": _gap(main, reader.teacher, scored[table.baseline], able[main.name]),
         "smallest_difference": able,
         "rows": [
-            _row(table, row, [c for c in wanted if c.row == row], scored[row])
+            _row(table, row, rows[row], scored[row])
             | {"differences": differences.get(row, {})}
             for row in table.rows
         ],
@@ -157,10 +157,9 @@ def _row(
     for cell in cells:
         entry: dict[str, Any] = {"seed": cell.seed, "key": cell.directory.name}
         if cell.seed in scored:
-            summary = json.loads((cell.directory / "summary.json").read_text())
-            best.append(summary["student"]["best"]["value"])
             entry["scores"] = scored[cell.seed].whole
-            entry["best"] = summary["student"]["best"]
+            entry["best"] = cell.summary()["student"]["best"]
+            best.append(entry["best"]["value"])
         else:
             entry["failed"] = cell.failure or "not finished"
         seeds.append(entry)

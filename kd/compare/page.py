@@ -1,7 +1,7 @@
 """A table as a page: one HTML file that loads nothing, with a picture of every run."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd.compare import text, words
@@ -15,7 +15,6 @@ def html(record: Record) -> str:
     """The whole page."""
     made = record["made"]
     told = record["gap"]["told"]
-    claims, differences = [*text.claims(record)], [*text.differences(record)]
     return document(
         record["name"],
         element("h1", record["name"]),
@@ -34,24 +33,12 @@ def html(record: Record) -> str:
         ),
         table(text.header(record), text.body(record), class_="scores"),
         element("p", words.METHOD, class_="caption"),
-        element("h2", f"Less {record['baseline']}, by the other metrics (p)")
-        if differences
-        else None,
-        table(
-            ["", *(words.unit(metric) for metric in record["metrics"][1:])],
-            differences,
-            class_="facts-table",
-        )
-        if differences
-        else None,
-        element("h2", "What papers say") if claims else None,
-        table(
-            ("claim", "source", "difference", "p (Holm)", "here"),
-            claims,
-            class_="facts-table",
-        )
-        if claims
-        else None,
+        *_section(
+            f"Less {record['baseline']}, by the other metrics (p)",
+            text.differences_header(record),
+            [*text.differences(record)],
+        ),
+        *_section("What papers say", text.CLAIMS_HEADER, [*text.claims(record)]),
         element("h2", "Every run"),
         *(_runs(row, record) for row in record["rows"]),
         element("h2", "How it was made"),
@@ -66,6 +53,15 @@ def html(record: Record) -> str:
             class_="facts-table",
         ),
     )
+
+
+def _section(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[Markup]:
+    """A table under its title; nothing where it has no rows."""
+    if not rows:
+        return []
+    return [element("h2", title), table(head, rows, class_="facts-table")]
 
 
 def _runs(row: Record, record: Record) -> Markup:

@@ -31,8 +31,7 @@ def _lines(record: Record) -> Iterator[str]:
     yield from _table(header(record), body(record))
     if others := [*differences(record)]:
         yield from ("", f"Less {record['baseline']}, by the other metrics (p):", "")
-        heads = [words.unit(metric) for metric in record["metrics"][1:]]
-        yield from _table(["", *heads], others)
+        yield from _table(differences_header(record), others)
     failed = [
         f"* {row['name']}, seed {seed['seed']}: {seed['failed']}"
         for row in record["rows"]
@@ -43,9 +42,7 @@ def _lines(record: Record) -> Iterator[str]:
         yield from ("", "Without a result:", "", *failed)
     if record["claims"]:
         yield from ("", f"What papers say, by {words.unit(main)}:", "")
-        yield from _table(
-            ("claim", "source", "difference", "p (Holm)", "here"), claims(record)
-        )
+        yield from _table(CLAIMS_HEADER, claims(record))
     yield from ("", words.METHOD, "")
     yield f"Made by `{record['made']['command']}` on {record['made']['device']}."
     yield (
@@ -81,6 +78,11 @@ def body(record: Record) -> Iterator[list[str]]:
         yield cells + ([row["published"] or "–"] if _published(record) else [])
 
 
+def differences_header(record: Record) -> list[str]:
+    """Names of the columns of `differences`."""
+    return ["", *(words.unit(metric) for metric in record["metrics"][1:])]
+
+
 def differences(record: Record) -> Iterator[list[str]]:
     """The differences to the baseline by the other metrics, each with its p."""
     _, *others = record["metrics"]
@@ -97,6 +99,9 @@ def differences(record: Record) -> Iterator[list[str]]:
                 for entry, m in found
             ),
         ]
+
+
+CLAIMS_HEADER = ("claim", "source", "difference", "p (Holm)", "here")
 
 
 def claims(record: Record) -> Iterator[list[str]]:
