@@ -1,6 +1,7 @@
 """What all tests share: four simulated CPU devices, a key, x64 and the real data."""
 
 import collections
+import contextlib
 import dataclasses
 import gc
 import os
@@ -39,6 +40,7 @@ import jax
 import pytest
 from jaxtyping import PRNGKeyArray
 
+import kd.train.loop
 from kd.data.glue import SST2
 from kd.data.text import WordPiece
 from kd.divergences import KL, SinKD
@@ -148,3 +150,24 @@ def place(tmp_path: Path) -> Place:
     """Runs go to the test's own folder."""
     said: list[str] = []
     return Place(Workspace(tmp_path / "runs", "mini", data_mesh(), said.append), said)
+
+
+class _Killed(BaseException):
+    """What no part of a run expects."""
+
+
+@contextlib.contextmanager
+def killed_at_batch(number: int) -> Iterator[None]:
+    """A run inside dies when it places this batch, counted from 1, on the devices."""
+    place_batch = kd.train.loop.shard_batch
+    left = [number]
+
+    def until_killed(batch, mesh):
+        left[0] -= 1
+        if not left[0]:
+            raise _Killed
+        return place_batch(batch, mesh)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
+        patch.setattr(kd.train.loop, "shard_batch", until_killed)
+        yield

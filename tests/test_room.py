@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import killed_at_batch
 
-import kd.train.loop
 from kd import run
 from kd.data.tables import TableTask
 from kd.divergences import KL, LogitMSE
@@ -59,26 +59,12 @@ def experiment_on(directory, target, objective, **fields):
     )
 
 
-class Killed(BaseException):
-    """What no part of a run expects."""
-
-
-def whole_and_resumed(experiment, place, monkeypatch):
+def whole_and_resumed(experiment, place):
     """Runs it twice, once with a kill between; both must leave the same."""
     workspace, said = place
     summary = run.run(experiment, "whole", workspace)
-    place_batch, left = kd.train.loop.shard_batch, [10]
-
-    def until_killed(batch, mesh):
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-        return place_batch(batch, mesh)
-
-    monkeypatch.setattr(kd.train.loop, "shard_batch", until_killed)
-    with pytest.raises(Killed):
+    with killed_at_batch(10):
         run.run(experiment, "again", workspace)
-    monkeypatch.undo()
     run.run(experiment, "again", workspace)
     assert "resuming after step 6 of 20" in said
     whole, again = (workspace.runs / name / "0" for name in ("whole", "again"))
@@ -145,13 +131,13 @@ class Mutual(Procedure):
         return Training(init, step)
 
 
-def test_a_procedure_with_two_networks_that_learn(place, tmp_path, monkeypatch):
+def test_a_procedure_with_two_networks_that_learn(place, tmp_path):
     write_table(tmp_path / "data", lambda x, y: "high" if y > x else "low")
     target = Classes(("low", "high"))
     experiment = experiment_on(
         tmp_path / "data", target, 1.0 * CrossEntropy(), procedure=Mutual()
     )
-    summary, page = whole_and_resumed(experiment, place, monkeypatch)
+    summary, page = whole_and_resumed(experiment, place)
     assert summary["others"]["peer"]["num_params"] == 2 * 6 + 6 + 6 * 2 + 2
     assert summary["others"]["peer"]["accuracy"] > 0.6
     assert summary["student"]["accuracy"] > 0.6
@@ -205,7 +191,7 @@ class Turned(SquaredError):
         return losses if where is None else jnp.where(where, losses, 0)
 
 
-def test_a_task_of_another_kind(place, tmp_path, monkeypatch):
+def test_a_task_of_another_kind(place, tmp_path):
     write_table(tmp_path / "data", lambda x, y: np.arctan2(y, x))
     recipe = experiment_on(tmp_path / "data", Angle(), 1.0 * Turned())
     experiment = dataclasses.replace(
@@ -213,7 +199,7 @@ def test_a_task_of_another_kind(place, tmp_path, monkeypatch):
         teachers=(Network(recipe=recipe),),
         objective=1.0 * Turned() + 1.0 * LogitMSE(),
     )
-    summary, page = whole_and_resumed(experiment, place, monkeypatch)
+    summary, page = whole_and_resumed(experiment, place)
     assert summary["student"]["cosine"] > 0.5
     assert summary["task"]["main"] == summary["student"]["best"]["metric"] == "cosine"
     assert "The student&#x27;s cosine on dev" in page or "student's cosine" in page
@@ -238,7 +224,7 @@ class Pruned(Change):
         return network, params and jax.tree.map(prune, params)
 
 
-def test_a_network_made_from_another(place, tmp_path, monkeypatch):
+def test_a_network_made_from_another(place, tmp_path):
     write_table(tmp_path / "data", lambda x, y: "high" if y > x else "low")
     recipe = experiment_on(
         tmp_path / "data", Classes(("low", "high")), 1.0 * CrossEntropy()
@@ -259,7 +245,7 @@ def test_a_network_made_from_another(place, tmp_path, monkeypatch):
         start=pruned,
         objective=1.0 * KL(),
     )
-    summary, _ = whole_and_resumed(experiment, place, monkeypatch)
+    summary, _ = whole_and_resumed(experiment, place)
     _, said = place
     assert summary["teacher"]["accuracy"] > 0.6
     # Three networks from recipes, each trained once.
@@ -293,7 +279,7 @@ def test_what_does_not_go_together_is_refused(place, tmp_path):
         run.run(taught, "taught", place.workspace)
 
 
-def test_a_regression(place, tmp_path, monkeypatch):
+def test_a_regression(place, tmp_path):
     write_table(tmp_path / "data", lambda x, y: 2.5 + np.clip(x + y, -2.5, 2.5))
     recipe = experiment_on(tmp_path / "data", Number(0.0, 5.0), 1.0 * SquaredError())
     experiment = dataclasses.replace(
@@ -301,7 +287,7 @@ def test_a_regression(place, tmp_path, monkeypatch):
         teachers=(Network(recipe=recipe),),
         objective=0.5 * SquaredError() + 0.5 * LogitMSE(),
     )
-    summary, page = whole_and_resumed(experiment, place, monkeypatch)
+    summary, page = whole_and_resumed(experiment, place)
     assert summary["student"]["pearson"] > 0.5
     assert -1 <= summary["fidelity"]["pearson"] <= 1
     assert "Predicted numbers against the targets" in page

@@ -8,8 +8,8 @@ import struct
 import jax
 import numpy as np
 import pytest
+from conftest import killed_at_batch
 
-import kd.train.loop
 from kd import config, run
 from kd.data import sources
 from kd.data.glue import SST2
@@ -142,27 +142,12 @@ def test_a_run_leaves_everything_that_is_looked_at(finished, name):
     np.testing.assert_allclose(found, reported["student_logits"], rtol=1e-4, atol=1e-5)
 
 
-class Killed(BaseException):
-    """What no part of a run expects."""
-
-
 @pytest.mark.parametrize("name", ["spots", "points"])
-def test_a_run_goes_on_where_it_was_killed(after, monkeypatch, name):
+def test_a_run_goes_on_where_it_was_killed(after, name):
     experiments, workspace = after
     whole = workspace.runs / name / "0"
-    place_batch = kd.train.loop.shard_batch
-    left = [10]
-
-    def until_killed(batch, mesh):
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-        return place_batch(batch, mesh)
-
-    monkeypatch.setattr(kd.train.loop, "shard_batch", until_killed)
-    with pytest.raises(Killed):
+    with killed_at_batch(10):
         run.run(experiments[name], "again", workspace)
-    monkeypatch.undo()
     said = []
     run.run(experiments[name], "again", dataclasses.replace(workspace, say=said.append))
     assert "resuming after step 6 of 20" in said

@@ -6,9 +6,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import tiny_experiment
+from conftest import killed_at_batch, tiny_experiment
 
-import kd.train.loop
 from kd import config, run
 from kd.divergences import KL
 from kd.errors import UserError
@@ -80,26 +79,11 @@ def test_what_was_drawn_is_in_the_summary_and_on_the_page(finished):
     assert ["of them labelled" in page for page in pages] == [False, True]
 
 
-class Killed(BaseException):
-    """What no part of a run expects."""
-
-
-def test_a_run_goes_on_with_the_same_sample(after, monkeypatch):
+def test_a_run_goes_on_with_the_same_sample(after):
     workspace, said = after
     less = config.override(tiny_experiment(), *LESS).sharing_data()
-    place_batch = kd.train.loop.shard_batch
-    left = [13]
-
-    def until_killed(batch, mesh):
-        left[0] -= 1
-        if not left[0]:
-            raise Killed
-        return place_batch(batch, mesh)
-
-    monkeypatch.setattr(kd.train.loop, "shard_batch", until_killed)
-    with pytest.raises(Killed):
+    with killed_at_batch(13):
         run.run(less, "again", workspace)
-    monkeypatch.undo()
     run.run(less, "again", workspace)
     assert "resuming after step 8 of 24" in said
     path = "0/model/model.safetensors"
