@@ -17,6 +17,7 @@ from kd.data.images import ImageTask
 from kd.data.tables import TableTask
 from kd.divergences import KL, SinKD
 from kd.errors import UserError
+from kd.evaluate.accuracy import accuracy
 from kd.evaluate.classes import Classes
 from kd.experiment import Experiment, Network
 from kd.models import hub, saved
@@ -137,9 +138,23 @@ def test_a_run_leaves_everything_that_is_looked_at(finished, name):
         model.init, jax.random.key(0), data.dev.inputs(np.arange(1))
     )
     params = saved.load(directory / "model", network, template).params
-    found = predictor(model, mesh=data_mesh(jax.devices()[:1]))(params, data.dev)
+    predict = predictor(model, mesh=data_mesh(jax.devices()[:1]))
+    final = data.test if name == "spots" else data.dev
+    found = predict(params, final)
     reported = np.load(directory / "predictions.npz")
     np.testing.assert_allclose(found, reported["student_logits"], rtol=1e-4, atol=1e-5)
+
+    # Training is watched on dev; test is scored once.
+    split = "test" if name == "spots" else "dev"
+    assert (summary["data"]["final"], summary["data"]["num_final"]) == (
+        split, len(final),
+    )  # fmt: skip
+    assert summary["student"]["accuracy"] == accuracy(found, final.labels)
+    *_, last = metrics_log.read(directory / "metrics.jsonl")
+    assert last["accuracy"] == pytest.approx(
+        accuracy(predict(params, data.dev), data.dev.labels)
+    )
+    assert f"accuracy on {split} is" in page
 
 
 @pytest.mark.parametrize("name", ["spots", "points"])

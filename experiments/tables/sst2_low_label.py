@@ -1,4 +1,4 @@
-"""SST-2: few labels, and a teacher's answers on everything, 10 seeds.
+"""SST-2: few labels, and a teacher's answers on everything, 5 seeds.
 
 Labels of 1, 5 and 20 % of the training set, alone and with the predictions of a
 fine-tuned MiniLM on all of it, the labelled examples and the others. The baseline has
@@ -46,7 +46,7 @@ def table(scale: Scale) -> Table:
     return Table(
         rows=rows,
         baseline="all labels",
-        seeds=tuple(range(10)),
+        seeds=tuple(range(5)),
         also=("nll", "kl"),
         differ_in=("data.unlabelled",),
         claims=tuple(claims),

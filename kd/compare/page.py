@@ -20,11 +20,11 @@ def html(record: Record) -> str:
         element("h1", record["name"]),
         element("p", record["headline"], class_="facts"),
         element("p", words.gap(record), class_="origin" if told else "origin warning"),
-        element("p", f"{record['data']['origin']}; {words.seeds(record)}."),
+        element("p", f"{words.data(record)}; {words.seeds(record)}."),
         figure(
             picture(record),
             "A dot is a run; the bar is the mean with its interval, which counts the "
-            f"dev examples as well. Dashed: the baseline, {record['baseline']}"
+            f"examples as well. Dashed: the baseline, {record['baseline']}"
             + (
                 "; orange: the teacher."
                 if record["gap"]["teacher"] is not None

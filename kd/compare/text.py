@@ -23,10 +23,7 @@ def _lines(record: Record) -> Iterator[str]:
     yield ""
     yield f"**{words.gap(record)}**"
     yield ""
-    yield (
-        f"{record['data']['origin']}; {words.seeds(record)}; baseline "
-        f"{record['baseline']}."
-    )
+    yield f"{words.data(record)}; {words.seeds(record)}; baseline {record['baseline']}."
     yield ""
     yield from _table(header(record), body(record))
     if others := [*differences(record)]:

@@ -70,6 +70,12 @@ def gap(record: Record) -> str:
     return f"{line} The smallest difference that it could have seen is {seen}."
 
 
+def data(record: Record) -> str:
+    """Where the examples come from, and which of them scores are of."""
+    found = record["data"]
+    return f"{found['origin']}; scored on {found.get('final', 'dev')}"
+
+
 def seeds(record: Record) -> str:
     """`5 seeds (0 to 4)`, and what is missing of them."""
     found = record["seeds"]
@@ -82,10 +88,10 @@ def seeds(record: Record) -> str:
 
 
 METHOD = (
-    "Brackets are 95 % intervals over seeds and dev examples together, as crossed "
-    "random effects. Differences are paired: same seeds, same examples. p is of a t "
+    "Brackets are 95 % intervals over seeds and examples together, as crossed random "
+    "effects. Differences are paired: same seeds, same examples. p is of a t "
     "test with the same error, corrected over the rows by Holm's method. The smallest "
     "difference is what a row like most would have to differ by to be found in 80 % of "
     "such tables, as the only one. Scores are of the last checkpoint; the best one is "
-    "selected on the split it is measured on, so optimistic."
+    "selected on dev, and that is its score on dev, so optimistic."
 )

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int, Shaped
+from jaxtyping import Bool, Float32, Float64, Int, Shaped
 
 from kd.atomic import atomic_write
 from kd.data.task import Corpus, Prepared
@@ -29,6 +29,27 @@ class Arrays:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def held_out(self, share: float) -> Bool[np.ndarray, "n"]:
+        """A share of the examples, about, by what they are.
+
+        An example is one of them if the SHA-256 of its inputs, as a fraction of all
+        there are, is below the share. So they are the same on every machine, whatever
+        the order of the examples, and equal ones are never on both sides.
+        """
+
+        def fraction(inputs: np.ndarray) -> float:
+            if inputs.dtype == np.float32:
+                # -0 and 0 are equal: adding 0 makes them the same bytes.
+                inputs = (inputs + np.float32(0)).astype("<f4")
+            digest = hashlib.sha256(inputs.tobytes()).digest()
+            return int.from_bytes(digest[:8], "big") / 2**64
+
+        return np.array([fraction(inputs) < share for inputs in self.inputs], bool)
+
+    def where(self, chosen: Bool[np.ndarray, "n"]) -> "Arrays":
+        """Some of them, in order."""
+        return Arrays(self.inputs[chosen], self.labels[chosen])
 
     def content(self) -> bytes:
         shape = f"{self.inputs.shape} {self.inputs.dtype}".encode()
@@ -148,6 +169,7 @@ def prepare(corpus: Corpus[Arrays], directory: Path, *, adopt: str = "") -> Prep
         Normalized(corpus.train, normalization),
         Normalized(corpus.dev, normalization),
         preprocessing=normalization.fingerprint,
+        test=None if corpus.test is None else Normalized(corpus.test, normalization),
     )
 
 

@@ -120,11 +120,12 @@ class ChoiceTask(TextTask):
         self, corpus: Corpus[Any], directory: Path, *, adopt: str = ""
     ) -> Prepared:
         prepared = super().prepare(corpus, directory, adopt=adopt)
-        train, dev = (
-            EncodedChoices(split, records.labels)  # pyrefly: ignore
-            for split, records in (
-                (prepared.train, corpus.train),
-                (prepared.dev, corpus.dev),
-            )
+
+        def together(split: Any, records: Any) -> EncodedChoices:
+            return EncodedChoices(split, records.labels)
+
+        return prepared._replace(
+            train=together(prepared.train, corpus.train),
+            dev=together(prepared.dev, corpus.dev),
+            test=None if corpus.test is None else together(prepared.test, corpus.test),
         )
-        return prepared._replace(train=train, dev=dev)

@@ -1,7 +1,4 @@
-"""Tasks of images; one constant per task.
-
-None of these has a validation split: dev is the test split that the field reports on.
-"""
+"""Tasks of images; one constant per task."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -26,7 +23,13 @@ class ImageTask(Task[Arrays]):
     Batches hold "inputs" [b, h, w, c] float32, of mean 0 and variance 1 in each channel
     over the training split.
 
+    The field's data sets have no validation split. Dev is held out of the training
+    images, by a hash of each, see `Arrays.held_out`; the test split is scored once, at
+    the end.
+
     Attributes:
+        dev_share: share of the training images that are of dev, about; 0 for all to
+            train on and the test split as dev, as most published code has it.
         layout: of local files: "idx" for those of MNIST, images and labels apart;
             "cifar" and "cifar100" for the binary versions of CIFAR-10 and CIFAR-100;
             "jpeg" for a tar archive of `train/<class>/*.jpg` and `test/<class>/*.jpg`.
@@ -36,13 +39,19 @@ class ImageTask(Task[Arrays]):
 
     tfds_splits: tuple[str, str] = ("train", "test")
     layout: Literal["idx", "cifar", "cifar100", "jpeg"] = "idx"
+    dev_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.dev_share < 1:
+            raise ValueError(f"dev_share must lie in [0, 1), got {self.dev_share}")
 
     @property
     def local_file(self) -> str:
         return f"{self.name}/{self._file_names()[0][0]}"
 
     def _file_names(self) -> tuple[list[str], list[str]]:
-        """Files of train and of dev."""
+        """Files of train and of test."""
         if self.layout == "jpeg":
             return [f"{self.name}.tar"], [f"{self.name}.tar"]
         if self.layout == "cifar100":
@@ -98,6 +107,21 @@ class ImageTask(Task[Arrays]):
             np.concatenate([labels for *_, labels in parts]).astype(np.int32),
         )
 
+    def divide(
+        self, train: Arrays, judged: Arrays
+    ) -> tuple[Arrays, Arrays, Arrays | None]:
+        if not self.dev_share:
+            return train, judged, None
+        is_dev = train.held_out(self.dev_share)
+        for name, members in (("train", ~is_dev), ("dev", is_dev)):
+            if not members.any():
+                raise UserError(
+                    f"{self.name}: of its {len(train)} training images none falls to "
+                    f"{name} at a dev_share of {self.dev_share}; it needs more images, "
+                    "or 0 for the test split as dev"
+                )
+        return train.where(~is_dev), train.where(is_dev), judged
+
     def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> Arrays:
         return Arrays(
             np.stack([row["image"] for row in rows]),
@@ -147,7 +171,7 @@ FASHION_MNIST = ImageTask(
     tfds="fashion_mnist",
     url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/train-labels-idx1-ubyte.gz",
 )  # fmt: skip
-"""Clothes in 28 x 28 grey pixels: 60,000 of train, 10,000 of dev, 10 classes.
+"""Clothes in 28 x 28 grey pixels: 60,000 of train, 10,000 of test, 10 classes.
 
 Source: xiao2017fashion; scored by accuracy.
 """
@@ -158,7 +182,7 @@ MNIST = ImageTask(
     tfds="mnist",
     url="https://storage.googleapis.com/cvdf-datasets/mnist/train-labels-idx1-ubyte.gz",
 )
-"""Handwritten digits in 28 x 28 grey pixels: 60,000 of train, 10,000 of dev.
+"""Handwritten digits in 28 x 28 grey pixels: 60,000 of train, 10,000 of test.
 
 Source: lecun1998mnist; scored by accuracy.
 """
@@ -170,7 +194,7 @@ CIFAR10 = ImageTask(
     tfds="cifar10",
     url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
 )  # fmt: skip
-"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev.
+"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of test.
 
 Source: krizhevsky2009cifar; scored by accuracy.
 """
@@ -188,7 +212,7 @@ CIFAR100 = ImageTask(
     tfds="cifar100",
     url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
 )
-"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of dev, 100
+"""Things and animals in 32 x 32 pixels of colour: 50,000 of train, 10,000 of test, 100
 classes, the fine ones.
 
 Source: krizhevsky2009cifar; scored by accuracy.

@@ -140,6 +140,9 @@ class TextTask(Task[Sentences]):
             text.encode(tokenizer, corpus.dev, widths=self.widths),
             preprocessing=text.fingerprint(tokenizer),
             vocab_size=tokenizer.get_vocab_size(),
+            test=None
+            if corpus.test is None
+            else text.encode(tokenizer, corpus.test, widths=self.widths),
         )
 
     def preprocessing(self, place: str | Path) -> str:

@@ -25,7 +25,7 @@ def load(task: Task[R]) -> Corpus[R]:
         task: what to load, and from where.
 
     Returns:
-        Train and dev records and their origin. Local files keep their order; TFDS
+        The records and their origin. Local files keep their order; TFDS
         shuffles once, when it prepares the data, so that its fingerprint differs.
 
     Raises:
@@ -51,10 +51,11 @@ def _load_local(task: Task[R]) -> Corpus[R]:
             f"the local source of {task.name} needs DATA_DIR; {_advice(task)}"
         )
     directory = Path(os.path.expanduser(task.directory))
-    train, dev = task.read_local(directory)
+    train, dev, test = task.divide(*task.read_local(directory))
     return Corpus(
         train=train,
         dev=dev,
+        test=test,
         source="local",
         name=f"local {task.name}",
         directory=str(directory),
@@ -68,9 +69,13 @@ def _load_tfds(task: Task[R]) -> Corpus[R]:
         splits = tfds.read(task)
     except UserError as error:
         raise UserError(f"{error}; {_advice(task)}") from error
+    train, dev, test = task.divide(
+        _records(task, "train", splits.train), _records(task, "dev", splits.dev)
+    )
     return Corpus(
-        train=_records(task, "train", splits.train),
-        dev=_records(task, "dev", splits.dev),
+        train=train,
+        dev=dev,
+        test=test,
         source="tfds",
         name=f"TFDS {task.tfds} {splits.version}",
         directory=splits.directory,

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import hashlib
 import math
 from pathlib import Path
 from typing import ClassVar
@@ -23,9 +22,7 @@ from kd.types import Architecture
 class TableTask(Task[Arrays]):
     """Something asked of the rows of one CSV file with a header, which has no splits.
 
-    A row is of dev if the SHA-256 of its numbers, as a fraction of all there are, is
-    below `dev_share`. So the split is the same on every machine, whatever the order of
-    the rows, and rows of equal numbers are never on both sides.
+    Which rows are of dev is decided by a hash of each, see `Arrays.held_out`.
 
     Batches hold "inputs" [b, d] float32, of mean 0 and variance 1 in each column over
     the training split.
@@ -55,16 +52,15 @@ class TableTask(Task[Arrays]):
 
     def read_local(self, directory: Path) -> tuple[Arrays, Arrays]:
         path, content = files.read(directory, self.name, self.file)
-        numbers, labels = self._parse(path, content)
-        is_dev = np.array([_fraction(row) < self.dev_share for row in numbers])
+        examples = Arrays(*self._parse(path, content))
+        is_dev = examples.held_out(self.dev_share)
         for name, members in (("train", ~is_dev), ("dev", is_dev)):
             if not members.any():
                 raise UserError(
-                    f"{path}: of its {len(labels)} rows none falls to {name}; it needs "
-                    "more rows"
+                    f"{path}: of its {len(examples)} rows none falls to {name}; it "
+                    "needs more rows"
                 )
-        train, dev = (Arrays(numbers[rows], labels[rows]) for rows in (~is_dev, is_dev))
-        return train, dev
+        return examples.where(~is_dev), examples.where(is_dev)
 
     def _parse(self, path: Path, content: bytes) -> tuple[np.ndarray, np.ndarray]:
         lines = files.lines_of(path, content)
@@ -137,13 +133,6 @@ def _number(text: str) -> float:
     except ValueError:
         return math.nan
     return number if abs(number) <= _LARGEST else math.inf
-
-
-def _fraction(row: np.ndarray) -> float:
-    # Adding 0 makes -0 and 0, which are equal, the same bytes; as does the byte order.
-    numbers = (row + np.float32(0)).astype("<f4")
-    digest = hashlib.sha256(numbers.tobytes()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 GTZAN = TableTask(

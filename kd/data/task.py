@@ -54,10 +54,13 @@ R = TypeVar("R", bound=Records)
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Corpus(Generic[R]):
-    """A task's train and dev records, and where they came from."""
+    """A task's records, and where they came from."""
 
     train: R
     dev: R
+    """What training is watched on, and settings are chosen by."""
+    test: R | None = None
+    """What the final network is scored on, once; None where dev serves for that too."""
     source: Literal["local", "tfds", "bundled"]
     name: str
     """Of the data at its source, such as "TFDS glue/sst2 2.0.0"."""
@@ -69,14 +72,15 @@ class Corpus(Generic[R]):
     @property
     def origin(self) -> str:
         """One line, the same on every machine."""
-        return f"{self.name} ({len(self.train):,} train, {len(self.dev):,} dev)"
+        test = "" if self.test is None else f", {len(self.test):,} test"
+        return f"{self.name} ({len(self.train):,} train, {len(self.dev):,} dev{test})"
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of inputs and labels, in order, as 64 hexadecimal digits."""
         digest = hashlib.sha256()
-        for records in (self.train, self.dev):
-            digest.update(records.content())
+        for records in (self.train, self.dev, self.test):
+            digest.update(b"" if records is None else records.content())
         return digest.hexdigest()
 
 
@@ -115,6 +119,17 @@ class Prepared(NamedTuple):
     """Fingerprint of what turned the records into inputs."""
     vocab_size: int = 0
     """Token ids that there are; 0 where examples are no text."""
+    test: Split | None = None
+
+    @property
+    def final(self) -> Split:
+        """What the final networks are scored on: test, or dev where there is none."""
+        return self.dev if self.test is None else self.test
+
+    @property
+    def final_name(self) -> str:
+        """Of the split: "test" or "dev"."""
+        return "dev" if self.test is None else "test"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,11 +185,19 @@ class Task(Sampled, abc.ABC, Generic[R]):
 
     @abc.abstractmethod
     def read_local(self, directory: Path) -> tuple[R, R]:
-        """Train and dev from the files in a folder.
+        """Two splits from the files in a folder: to train on, and to judge by.
 
         Raises:
             UserError: a file is missing or not what it should be.
         """
+
+    def divide(self, train: R, judged: R) -> tuple[R, R, R | None]:
+        """Train, dev and test, of the two splits that a source has.
+
+        Raises:
+            UserError: there are too few examples for that.
+        """
+        return train, judged, None
 
     def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> R:
         """Records of the rows of a split in TFDS."""

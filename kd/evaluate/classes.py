@@ -15,7 +15,7 @@ from kd.evaluate.target import Target
 ACCURACY = Metric(
     "accuracy",
     "accuracy",
-    "dev examples predicted right",
+    "examples predicted right",
     accuracy.accuracy,
     percent=True,
     is_share=True,
@@ -80,7 +80,7 @@ BRIER = Metric(
 AGREEMENT = Metric(
     "agreement",
     "agreement",
-    "of dev: same class as the teacher",
+    "of the examples: same class as the teacher",
     fidelity.agreement,
     percent=True,
 )

@@ -117,7 +117,7 @@ class Target(abc.ABC):
         """What `predictions.npz` holds.
 
         Args:
-            targets: of dev, [n].
+            targets: of the examples that final networks are scored on, [n].
             outputs: of each network by its name ("student", "teacher"), [n, v].
 
         Returns:

@@ -22,6 +22,8 @@ class Answers(NamedTuple):
     teachers: tuple[Loaded, ...]
     dev: Float[np.ndarray, "num_dev v"]
     """Of all teachers as one."""
+    final: Float[np.ndarray, "num_final v"]
+    """The same of what final networks are scored on, `Prepared.final`."""
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
     """Of each; None where they are asked anew in every step, or not at all."""
 
@@ -41,7 +43,7 @@ def consult(
     cache: pathlib.Path,
     say: Callable[[str], Any],
 ) -> Answers:
-    """Asks teachers about dev and, if `on_train`, about the training split.
+    """Asks teachers about dev, test and, if `on_train`, about the training split.
 
     Args:
         teachers: whom to ask, one or several.
@@ -53,11 +55,13 @@ def consult(
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
     """
-    dev, train = [], []
+    dev, test, train = [], [], []
     for teacher in teachers:
         predict = predictor(teacher.model, mesh=mesh)
         params = replicate(teacher.params, mesh)
         dev.append(predict(params, data.dev))
+        if data.test is not None:
+            test.append(predict(params, data.test))
         if not on_train:
             continue
         path = cache / f"{_key(teacher, data)}.npy"
@@ -66,8 +70,17 @@ def consult(
             _write(path, predict(params, data.train))
             logits = np.load(path, mmap_mode="r", allow_pickle=False)
         train.append(logits)
-    together = dev[0] if len(dev) == 1 else np.asarray(combine(dev))
-    return Answers(tuple(teachers), together, tuple(train) if on_train else None)
+
+    def together(outputs):
+        return outputs[0] if len(outputs) == 1 else np.asarray(combine(outputs))
+
+    on_dev = together(dev)
+    return Answers(
+        tuple(teachers),
+        on_dev,
+        together(test) if test else on_dev,
+        tuple(train) if on_train else None,
+    )
 
 
 def _key(teacher: Loaded, data: Prepared) -> str:

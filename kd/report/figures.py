@@ -63,7 +63,7 @@ def _training(run: Run) -> Iterator[Markup]:
                     (name, *run.series("dev", f"{name}/{main.get('name')}"))
                     for name in run.summary.get("others") or {}
                 ],
-                teacher=teacher.get(main.get("name", "")),
+                teacher=teacher.get("dev"),
             ),
             f"{title[:1].upper()}{title[1:]} on dev at each evaluation"
             + (", with the teacher's as the bar to reach" if teacher else "")
@@ -114,7 +114,7 @@ def _numbers(run: Run) -> Iterator[Markup]:
     }
     yield figure(
         plots.scatter(run.predictions["targets"], shown),
-        "Predicted numbers against the targets, a dot for each dev example. On the "
+        "Predicted numbers against the targets, a dot for each example. On the "
         "dotted line a prediction is right.",
     )
 
@@ -128,7 +128,7 @@ def _reliability(run: Run) -> Iterator[Markup]:
     if models:
         yield figure(
             plots.reliability_diagram(models),
-            "Of the dev examples predicted with 80 % confidence, 80 % should be "
+            "Of the examples predicted with 80 % confidence, 80 % should be "
             "right: below the dotted diagonal a model is too sure of itself, above it "
             "not sure enough. Whiskers are 95 % intervals; ECE is the mean distance "
             "from the diagonal. The lower part shows how many examples have which "
@@ -147,7 +147,7 @@ def _transport(run: Run) -> Iterator[Markup]:
         heat_maps.transport_plan(
             plan, student=student, teacher=teacher, classes=run.classes
         ),
-        f"Where the plan sends the mass of {len(plan)} dev examples, each side sorted "
+        f"Where the plan sends the mass of {len(plan)} examples, each side sorted "
         "by its own prediction. A thin bright diagonal matches outputs rank by rank; a "
         "broad band is what the entropic regularisation blurs; mass in an off-diagonal "
         "block (see the dotted lines) goes from a student that predicts one class to a "

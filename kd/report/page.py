@@ -99,7 +99,8 @@ def _verdict(summary: Summary) -> str:
     student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
     main = main_metric(summary)
     name, title = main.get("name", ""), main.get("title", "score")
-    sentence = f"The student's {title} on dev is {score(student.get(name), main)}"
+    final = (summary.get("data") or {}).get("final", "dev")
+    sentence = f"The student's {title} on {final} is {score(student.get(name), main)}"
     if not teacher:
         return f"{sentence}; this run had no teacher to compare it with."
     size = _ratio(student.get("num_params"), teacher.get("num_params"))
@@ -151,7 +152,8 @@ def _sample(data: Mapping[str, Any]) -> Markup | None:
 
 def _scores(summary: Summary) -> Markup:
     student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
-    num_dev = (summary.get("data") or {}).get("num_dev")
+    data = summary.get("data") or {}
+    num_final = data.get("num_final")
     rows: list[tuple[str, str, str, str, str]] = []
 
     def points(ours: float, theirs: float) -> str:
@@ -161,9 +163,10 @@ def _scores(summary: Summary) -> Markup:
         return f"{ours - theirs:+.4f}".replace("-", "−")
 
     def shown(value: float | None, metric: Mapping[str, Any]) -> str:
-        if value is None or not num_dev or not metric.get("is_share"):
+        if value is None or not num_final or not metric.get("is_share"):
             return score(value, metric)
-        return f"{percent(value)[:-2]} ± {100 * _standard_error(value, num_dev):.2f} %"
+        error = _standard_error(value, num_final)
+        return f"{percent(value)[:-2]} ± {100 * error:.2f} %"
 
     for metric in (summary.get("task") or {}).get("metrics") or []:
         both = student.get(metric["name"]), teacher.get(metric["name"])
@@ -176,7 +179,7 @@ def _scores(summary: Summary) -> Markup:
                 "" if None in both else difference(*both),  # pyrefly: ignore
                 metric["meaning"]
                 + (
-                    "; ± one standard error of a dev set this size"
+                    f"; ± one standard error of {count(num_final)} examples"
                     if metric.get("is_share")
                     else ""
                 ),

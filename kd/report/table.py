@@ -36,7 +36,7 @@ def final_table(
     lines = [
         title,
         "-" * min(len(title), WIDTH),
-        _row("", "parameters", *(_heading(metric) for metric in shown)),
+        _row("", "parameters", *(_heading(metric, data) for metric in shown)),
     ]
     if teacher:
         lines.append(_model("teacher", teacher, shown))
@@ -91,8 +91,8 @@ def _shown(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [*official, *others][:3]
 
 
-def _heading(metric: Mapping[str, Any]) -> str:
-    return f"dev {metric['title']}"[:14]
+def _heading(metric: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    return f"{data.get('final', 'dev')} {metric['title']}"[:14]
 
 
 def _model(name: str, scores: Mapping[str, Any], shown: list[Mapping[str, Any]]) -> str:

@@ -38,8 +38,8 @@ class Learnt(NamedTuple):
 
     network: Architecture
     params: Params
-    dev: Float[np.ndarray, "num_dev v"]
-    """Its outputs on dev."""
+    outputs: Float[np.ndarray, "num_final v"]
+    """What it says of `Prepared.final`."""
 
 
 class Fitted(NamedTuple):
@@ -157,7 +157,7 @@ def fit(
             name: Learnt(
                 networks[name],
                 jax.device_get(state.params[name]),
-                learner.predict(state.params[name], data.dev),
+                learner.predict(state.params[name], data.final),
             )
             for name, learner in learners.items()
         },

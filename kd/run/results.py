@@ -26,12 +26,12 @@ def write(
     answers: Answers | None,
     fitted: Fitted,
 ) -> dict[str, Any]:
-    """Writes the network, predictions on dev and a transport plan.
+    """Writes the network, final predictions and a transport plan.
 
     Returns:
         The scores of student and teacher, for the summary.
     """
-    targets, target = data.dev.labels, experiment.data.target
+    targets, target = data.final.labels, experiment.data.target
     exported = experiment.procedure.exported
     student = fitted.learnt[exported]
     saved.save(
@@ -42,13 +42,13 @@ def write(
         head=experiment.data.head,
         problem_type=target.problem_type,
     )
-    outputs = {"student": student.dev}
-    outputs |= {n: learnt.dev for n, learnt in fitted.learnt.items() if n != exported}
+    outputs = {"student": student.outputs}
+    outputs |= {n: one.outputs for n, one in fitted.learnt.items() if n != exported}
     if answers is not None:
-        outputs["teacher"] = answers.dev
+        outputs["teacher"] = answers.final
         if target.has_classes:
             plan = transport_plan(
-                experiment.objective, targets, student.dev, answers.dev
+                experiment.objective, targets, student.outputs, answers.final
             )
             np.savez(directory / "plan.npz", allow_pickle=False, **plan)
     predictions = target.predictions(targets, outputs)
@@ -57,13 +57,13 @@ def write(
     results: dict[str, Any] = {
         "task": {"name": experiment.data.name} | target.described(),
         "student": {
-            **target.scores(student.dev, targets),
+            **target.scores(student.outputs, targets),
             "num_params": _count(student.params),
             "best": _best(directory, target.main),
         },
         "others": {
             name: {
-                **target.scores(learnt.dev, targets),
+                **target.scores(learnt.outputs, targets),
                 "num_params": _count(learnt.params),
             }
             for name, learnt in fitted.learnt.items()
@@ -74,11 +74,13 @@ def write(
     }
     if answers is not None:
         results["teacher"] = {
-            **target.scores(answers.dev, targets),
+            **target.scores(answers.final, targets),
             "num_params": sum(_count(teacher.params) for teacher in answers.teachers),
             "source": answers.source,
+            # The bar of the student's evaluations, where these are of another split.
+            "dev": target.main.compute(answers.dev, data.dev.labels),
         }
-        results["fidelity"] = target.compare(student.dev, answers.dev)
+        results["fidelity"] = target.compare(student.outputs, answers.final)
     return results
 
 
@@ -101,7 +103,7 @@ def write_card(
         architecture=network,
         labels=labels,
         head=experiment.data.head,
-        data=f"{summary['data']['origin']}; scored on dev.",
+        data=f"{summary['data']['origin']}; scored on {summary['data']['final']}.",
         scores={name: summary["student"][name] for name in names},
         # Without the places of the machine that trained it.
         recipe=json.dumps(config.identity(config.to_json(experiment)), indent=1),

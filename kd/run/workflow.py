@@ -169,6 +169,8 @@ def _run_in(
                 "fingerprint": corpus.fingerprint,
                 "num_train": len(data.train),
                 "num_dev": len(data.dev),
+                "final": data.final_name,
+                "num_final": len(data.final),
                 "sample": drawn.counts(),
             },
             **results.write(directory, experiment, data, told, fitted),

@@ -41,8 +41,10 @@ def folder(tmp_path):
     return path
 
 
-def load(folder):
-    task = dataclasses.replace(FASHION_MNIST, directory=str(folder.parent))
+def load(folder, dev_share=0.0):
+    task = dataclasses.replace(
+        FASHION_MNIST, directory=str(folder.parent), dev_share=dev_share
+    )
     return sources.load(task)
 
 
@@ -60,6 +62,59 @@ def test_local_images(folder):
     np.testing.assert_array_equal(corpus.dev.inputs[..., 0], images_of("t10k"))
     assert corpus.train.labels.tolist() == LABELS["train"]
     assert corpus.train.labels.dtype == np.int32
+
+
+def test_dev_is_held_out_of_train_and_the_test_split_is_apart(folder):
+    random = np.random.default_rng(1)
+    images, labels = random.integers(0, 256, (400, 4, 4)), np.arange(400) % 10
+    images[200:] = images[:200]  # Every image twice.
+    order = random.permutation(400)
+
+    def divided(order, share):
+        for name, array in (("images-idx3", images), ("labels-idx1", labels)):
+            path = folder / f"train-{name}-ubyte"
+            path.write_bytes(idx(array[order]))
+        return load(folder, share)
+
+    corpus = divided(order, 0.25)
+    assert 70 < len(corpus.dev) < 130
+    assert corpus.origin.endswith(f"{len(corpus.dev)} dev, 3 test)")
+    np.testing.assert_array_equal(corpus.test.inputs[..., 0], images_of("t10k"))
+
+    def contents(records):
+        return sorted(
+            (image.tobytes(), label)
+            for image, label in zip(records.inputs, records.labels, strict=True)
+        )
+
+    whole = divided(order, 0.0)
+    assert whole.test is None
+    assert contents(corpus.train) + contents(corpus.dev) != contents(whole.train)
+    assert sorted(contents(corpus.train) + contents(corpus.dev)) == contents(
+        whole.train
+    )
+    # Twins are on one side, and who is of dev does not depend on the order.
+    assert not {x for x, _ in contents(corpus.dev)} & {
+        x for x, _ in contents(corpus.train)
+    }
+    again = divided(np.arange(400), 0.25)
+    assert contents(again.dev) == contents(corpus.dev)
+    # A smaller share is part of a larger one.
+    assert set(contents(divided(order, 0.1).dev)) < set(contents(corpus.dev))
+    # What is tested on is part of what is looked at.
+    (folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.array([9, 0, 6])))
+    assert divided(order, 0.25).fingerprint != corpus.fingerprint
+
+
+def test_too_few_images_to_hold_some_out(folder):
+    with pytest.raises(UserError) as refused:
+        load(folder, 1e-9)
+    assert str(refused.value) == (
+        "fashion-mnist: of its 5 training images none falls to dev at a dev_share of "
+        "1e-09; it needs more images, or 0 for the test split as dev"
+    )
+    with pytest.raises(ValueError, match=r"dev_share must lie in \[0, 1\), got 1.0"):
+        dataclasses.replace(FASHION_MNIST, dev_share=1.0)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +212,7 @@ def cifar(tmp_path):
 
 
 def test_cifar(cifar):
-    task = dataclasses.replace(CIFAR10, directory=str(cifar.parent))
+    task = dataclasses.replace(CIFAR10, directory=str(cifar.parent), dev_share=0)
     corpus = sources.load(task)
     assert corpus.train.labels.tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
     assert corpus.dev.labels.tolist() == [5, 4]
@@ -168,7 +223,7 @@ def test_cifar(cifar):
 
 
 def test_malformed_cifar(cifar):
-    task = dataclasses.replace(CIFAR10, directory=str(cifar.parent))
+    task = dataclasses.replace(CIFAR10, directory=str(cifar.parent), dev_share=0)
     path = cifar / "data_batch_3.bin"
     whole = path.read_bytes()
     for content, expected in (
@@ -226,7 +281,7 @@ def test_tfds_prepares_grey_images_without_tensorflow(server, tmp_path, monkeypa
             path = tmp_path / "www" / f"{part}-{name}-ubyte.gz"
             path.write_bytes(gzip.compress(idx(array)))
     url = server + FASHION_MNIST.url.rpartition("/")[2]
-    corpus = sources.load(dataclasses.replace(FASHION_MNIST, url=url))
+    corpus = sources.load(dataclasses.replace(FASHION_MNIST, url=url, dev_share=0.0))
     assert corpus.origin == "TFDS fashion_mnist 3.0.1 (5 train, 3 dev)"
     assert sorted(corpus.train.labels) == sorted(LABELS["train"])
     # TFDS shuffles; a picture keeps its label.
@@ -252,11 +307,13 @@ def test_tfds_prepares_coloured_images_without_tensorflow(
         label_keys=["label"],
     )
     monkeypatch.setattr(Cifar10, "_cifar_info", info)
-    local = sources.load(dataclasses.replace(CIFAR10, directory=str(cifar.parent)))
+    local = sources.load(
+        dataclasses.replace(CIFAR10, directory=str(cifar.parent), dev_share=0)
+    )
     (cifar / "batches.meta.txt").write_text("\n".join(CIFAR10.labels))
     with tarfile.open(tmp_path / "www" / "cifar-10-binary.tar.gz", "w:gz") as archive:
         archive.add(cifar, arcname=cifar.name)
-    corpus = sources.load(dataclasses.replace(CIFAR10, url=url))
+    corpus = sources.load(dataclasses.replace(CIFAR10, url=url, dev_share=0))
     order = np.argsort(corpus.train.labels)
     expected = np.argsort(local.train.labels)
     np.testing.assert_array_equal(
@@ -276,7 +333,9 @@ def test_agreement_with_tfds(task):
 def test_the_real_files(shared_data, task):
     task = dataclasses.replace(task, directory=str(shared_data))
     corpus = sources.load(task)
-    assert corpus.origin == f"local {task.name} (60,000 train, 10,000 dev)"
-    assert corpus.dev.inputs.shape == (10_000, 28, 28, 1)
+    num_train, num_dev = len(corpus.train), len(corpus.dev)
+    assert num_train + num_dev == 60_000
+    assert abs(num_dev - 6_000) < 3 * np.sqrt(60_000 * 0.1 * 0.9)
+    assert corpus.test.inputs.shape == (10_000, 28, 28, 1)
     if task.tfds == "fashion_mnist":
-        assert (np.bincount(corpus.dev.labels) == 1000).all()
+        assert (np.bincount(corpus.test.labels) == 1000).all()
