@@ -79,6 +79,7 @@ def test_dev_is_held_out_of_train_and_the_test_split_is_apart(folder):
     corpus = divided(order, 0.25)
     assert 70 < len(corpus.dev) < 130
     assert corpus.origin.endswith(f"{len(corpus.dev)} dev, 3 test)")
+    assert corpus.test is not None
     np.testing.assert_array_equal(corpus.test.inputs[..., 0], images_of("t10k"))
 
     def contents(records):
@@ -333,6 +334,7 @@ def test_agreement_with_tfds(task):
 def test_the_real_files(shared_data, task):
     task = dataclasses.replace(task, directory=str(shared_data))
     corpus = sources.load(task)
+    assert corpus.test is not None
     num_train, num_dev = len(corpus.train), len(corpus.dev)
     assert num_train + num_dev == 60_000
     assert abs(num_dev - 6_000) < 3 * np.sqrt(60_000 * 0.1 * 0.9)
