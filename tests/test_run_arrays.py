@@ -151,6 +151,7 @@ def test_a_run_leaves_everything_that_is_looked_at(finished, name):
     )  # fmt: skip
     assert summary["student"]["accuracy"] == accuracy(found, final.labels)
     *_, last = metrics_log.read(directory / "metrics.jsonl")
+    assert summary["student"]["dev"] == last["accuracy"]
     assert last["accuracy"] == pytest.approx(
         accuracy(predict(params, data.dev), data.dev.labels)
     )

@@ -59,7 +59,7 @@ def write(
         "student": {
             **target.scores(student.outputs, targets),
             "num_params": _count(student.params),
-            "best": _best(directory, target.main),
+            **_on_dev(directory, target.main),
         },
         "others": {
             name: {
@@ -115,13 +115,21 @@ def write_card(
         file.write(text)
 
 
-def _best(directory: pathlib.Path, metric: Any) -> dict[str, Any]:
-    """The best evaluation: selected on the split it is measured on, so optimistic."""
+def _on_dev(directory: pathlib.Path, metric: Any) -> dict[str, Any]:
+    """The last evaluation on dev, which settings are chosen by, and the best.
+
+    The best is selected on the split it is measured on, so optimistic.
+    """
     log = metrics_log.read(directory / "metrics.jsonl")
+    rows = [row for row in log if row["split"] == "dev"]
     choose = max if metric.higher_is_better else min
-    rows = (row for row in log if row["split"] == "dev")
     best = choose(rows, key=lambda row: row[metric.name])
-    return {"metric": metric.name, "value": best[metric.name], "step": best["step"]}
+    return {
+        "dev": rows[-1][metric.name],
+        "best": {
+            "metric": metric.name, "value": best[metric.name], "step": best["step"],
+        },
+    }  # fmt: skip
 
 
 def _count(params: Any) -> int:
