@@ -119,7 +119,7 @@ def dev_curves(
         if percent:
             _in_percent(axes.yaxis)
         _steps_below(axes)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
         return to_svg(
             figure,
             name="dev",
