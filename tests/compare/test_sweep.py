@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -106,13 +107,12 @@ def test_every_row_has_the_same_budget_and_its_best_setting(swept, here):
             assert tried["optimizer"]["learning_rate"] == float(rate)
             summary = json.loads((folder / "summary.json").read_text())
             assert summary["student"]["accuracy"] == run["score"] == trial["mean"]
+            assert swept["data"]["fingerprint"] == summary["data"]["fingerprint"]
         means = [trial["mean"] for trial in row["trials"]]
         best = row["trials"][means.index(max(means))]
         assert row["selected"] == best["setting"] and row["mean"] == max(means)
-    summary = json.loads((folder / "summary.json").read_text())
-    assert swept["data"]["fingerprint"] == summary["data"]["fingerprint"]
     # A teacher and four trials.
-    assert len({*networks(here)} & {*here.glob("runs/networks/*")}) >= 5
+    assert len(networks(here)) >= 5
 
 
 @pytest.mark.slow
@@ -126,8 +126,8 @@ def test_it_is_found_again(swept, here, capsys):
     for row in swept["rows"]:
         assert f"{row['name']}: {' '.join(row['selected'])}; accuracy " in shown
     again = json.loads((here / "results" / "tiny.tuned.json").read_text())
-    del again["made"], swept["made"]
-    assert again == swept and not (here / "results" / "before").exists()
+    assert again == swept | {"made": again["made"]}
+    assert not (here / "results" / "before").exists()
 
 
 @pytest.mark.slow
@@ -150,17 +150,19 @@ def test_the_table_runs_with_the_selected_settings_and_says_so(swept, here):
     for page in pages:
         assert "Tuned with the same budget for every row, 2 trials x 1 seeds" in page
         assert "2 of 4" in page  # settings of the row with SinKD
-    # The pages go, the settings stay.
-    assert main(["table", "tiny", "--tuned=no"]) == 0
+
+
+@pytest.mark.slow
+def test_the_settings_may_be_left_unread(swept, here):
+    one = ["--seeds=0", "--results=results"]
+    assert main(["table", "tiny", "--tuned=no", *one]) == 0
     assert (here / "results" / "tiny.tuned.json").exists()
-    assert [*here.glob("results/before/*/tiny.json")]
-    untuned = (here / "results" / "tiny.md").read_text()
-    assert "Not tuned: the settings of each experiment." in untuned
-    assert "TUNED=no" in untuned and RATE not in untuned
-    before = json.loads((here / "results" / "tiny.json").read_text())
-    assert before["tuning"] is None
-    rates = [row["experiment"]["optimizer"]["learning_rate"] for row in before["rows"]]
-    assert rates == [3e-3, 3e-3]
+    record = json.loads((here / "results" / "tiny.json").read_text())
+    rates = [row["experiment"]["optimizer"]["learning_rate"] for row in record["rows"]]
+    assert record["tuning"] is None and rates == [3e-3, 3e-3]
+    page = (here / "results" / "tiny.md").read_text()
+    assert "Not tuned: the settings of each experiment." in page
+    assert "TUNED=no" in page and RATE not in page
 
 
 @pytest.mark.slow
@@ -229,14 +231,19 @@ def test_runs_that_fail_are_no_reason_to_select_others(
         capsys, "sweep", "tiny", f"--grid={RATE}=[3e-4,2e-3]", "--seeds=100",
         "--results", str(tmp_path),
     )  # fmt: skip
-    assert f"2 runs have no result, first that of labels, {RATE}=2e-3, seed 100" in told
+    assert f"3 runs have no result, first that of labels, {RATE}=2e-3, seed 100" in told
     assert not [*tmp_path.iterdir()]
 
 
 def test_other_processes_sweep_too(here, monkeypatch):
     given = command.argparse.Namespace(jobs=3, worker=False)
     started = []
-    monkeypatch.setattr(command.subprocess, "Popen", started.append)
+
+    class Process(subprocess.Popen):
+        def __init__(self, line):
+            started.append(line)
+
+    monkeypatch.setattr(command.subprocess, "Popen", Process)
     command.other_processes("sweep", given, SWEEP[1:])
     assert [line[1:] for line in started] == [
         ["-m", "kd", *SWEEP, "--worker"],
