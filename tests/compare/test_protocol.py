@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 import pytest
@@ -152,6 +151,7 @@ def test_protocols():
     assert table.cell("SinKD", 3).evaluate_every == 5
     last = dataclasses.replace(table, protocol="last")
     assert last.cell("SinKD", 3).evaluate_every == last.rows["SinKD"].evaluate_every
-    wrong: Any = "best"
+    # Outside the tests nothing else checks the types of what a module says.
+    object.__setattr__(table, "protocol", "best")
     with pytest.raises(ValueError, match="protocol must be last or paper, got 'best'"):
-        dataclasses.replace(table, protocol=wrong)
+        table.__post_init__()
