@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp table experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp table sweep experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -85,11 +85,19 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= W
 		$(call given,RUNS,--runs=) $(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
 		$(call given,NAME) $(ARGS)
 
-table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 CHECK=3 RESULTS= ...]
+table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 CHECK=3 RESULTS= TUNED=no ...]
 	@exec $(PY) -m kd table $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
 		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
 		$(call given,WEIGHTS,--weights=) $(call given,ROW,--row=) $(call given,SEEDS,--seeds=) \
 		$(call given,JOBS,--jobs=) $(call given,CHECK,--check=) \
+		$(call given,RESULTS,--results=) $(call given,TUNED,--tuned=) \
+		$(and $(call given,DEBUG),--debug --verbose) $(call given,NAME) $(ARGS)
+
+sweep: $(INSTALLED)  ## tune a table's rows alike: NAME= GRID="a.b=[1,2]" [TRIALS=8 SEEDS=100,101 ...]
+	@exec $(PY) -m kd sweep $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(call given,ROW,--row=) $(call given,SEEDS,--seeds=) \
+		$(call given,JOBS,--jobs=) $(call given,GRID,--grid=) $(call given,TRIALS,--trials=) \
 		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
 		$(call given,NAME) $(ARGS)
 

@@ -1,6 +1,6 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
-`python -m kd table NAME ...` is what `make table` calls.
+`python -m kd table NAME ...` is what `make table` calls, `sweep` instead `make sweep`.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from kd.errors import UserError
 def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
-        description="Runs an experiment, or with `table NAME` a table of them.",
+        description="Runs an experiment, with `table NAME` a table of them, with "
+        "`sweep NAME` settings of either.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
@@ -35,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
             from kd.compare import command
 
             return command.main(arguments[1:])
+        if arguments[:1] == ["sweep"]:
+            from kd.compare import sweep
+
+            return sweep.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))
     except UserError as error:
         if debug:

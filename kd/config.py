@@ -8,6 +8,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Iterable
 from typing import Any
 
 from kd.data.sample import Sampled
@@ -98,12 +99,7 @@ def _replace(
         where = _shown((*path, name))
         data = new.get("data", data)
         if name not in children:
-            close = difflib.get_close_matches(name, children, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise UserError(
-                f"{where}: no field {name!r} in {_shown(path) or 'the experiment'}"
-                f"{hint} (fields: {', '.join(children)})"
-            )
+            raise _unknown(path, name, children)
         value, expected = children[name]
         if isinstance(change, dict):
             if not _children(value):
@@ -122,6 +118,41 @@ def _replace(
         texts = [(k, text) for k, text in changes.items() if isinstance(text, str)]
         changed = ", ".join(f"{whole}{name}={_short(text)}" for name, text in texts)
         raise UserError(f"{changed}: {error}" if changed else str(error)) from error
+
+
+def no_field(records: Iterable[Any], path: str) -> UserError | None:
+    """What is wrong with a path that is a field of none of these records.
+
+    Returns:
+        The error, which names the fields there are where the path goes wrong, of those
+        records in which it leads furthest; None where one of them has the field.
+    """
+    names = _full(path)
+    reached: list[tuple[int, list[str]]] = []
+    for record in records:
+        for depth, name in enumerate(names):
+            children = _children(record)
+            if name not in children:
+                reached.append((depth, [*children]))
+                break
+            record = children[name][0]
+        else:
+            return None
+    furthest = max(depth for depth, _ in reached)
+    known = dict.fromkeys(n for depth, own in reached if depth == furthest for n in own)
+    return _unknown(tuple(names[:furthest]), names[furthest], known)
+
+
+def _unknown(path: tuple[str, ...], name: str, known: Iterable[str]) -> UserError:
+    known = [*known]
+    if not known:
+        return UserError(f"{_shown(path)} has no fields")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return UserError(
+        f"{_shown((*path, name))}: no field {name!r} in "
+        f"{_shown(path) or 'the experiment'}{hint} (fields: {', '.join(known)})"
+    )
 
 
 def _with_start(record: Experiment, changes: Any) -> tuple[Experiment, Any]:

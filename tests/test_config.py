@@ -240,3 +240,21 @@ def test_differences_name_their_paths():
     theirs = {"a": {"b": 2, "c": [1, 2]}, "e": 3}
     assert config.differences(ours, theirs) == ["a.b: 2 -> 1", "e: 3 -> None"]
     assert config.differences(ours, ours) == []
+
+
+def test_the_fields_of_several_experiments():
+    kd, sinkd = (catalog.load(name, "mini") for name in ("sst2_kd", "sst2_sinkd"))
+    for path in ("objective.sinkd.weight", "batch_size", "teacher.recipe.seed"):
+        assert config.no_field([kd, sinkd], path) is None
+    assert config.no_field([kd], "teacher") is None
+    told = str(config.no_field([kd], "objective.sinkd.weight"))
+    assert told == (
+        "objective.sinkd: no field 'sinkd' in objective (fields: ce, kl)"
+    )
+    # Those of the experiment in which the path leads furthest.
+    told = str(config.no_field([kd, sinkd], "objective.sinkd.epsilom"))
+    assert "no field 'epsilom' in objective.sinkd; did you mean epsilon?" in told
+    told = str(config.no_field([kd, sinkd], "objective.sinkdd.weight"))
+    assert "did you mean sinkd? (fields: ce, kl, sinkd)" in told
+    told = str(config.no_field([kd], "batch_size.x"))
+    assert told == "batch_size has no fields"

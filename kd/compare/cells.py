@@ -47,13 +47,18 @@ class Cell(NamedTuple):
 def cells(table: Table, workspace: run.Workspace) -> list[Cell]:
     """All runs of a table, every row with the first seed, then with the next.
 
-    A table that is stopped has then as many seeds of one row as of another.
+    A table that is stopped has then as many seeds of one row as of another. How often a
+    run is evaluated is no part of what makes it the run it is, and all that the best
+    evaluation rests on: the runs of the protocol "paper" have folders of their own.
     """
     found = []
     for seed in table.seeds:
         for row in table.rows:
             experiment = table.cell(row, seed)
             folder = run.folder_of(experiment, workspace)
+            if table.protocol == "paper":
+                every = f"every-{experiment.evaluate_every}"
+                folder = folder.with_name(f"{folder.name}-{every}")
             found.append(Cell(row, seed, experiment, folder))
     return found
 

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from kd import options
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     import tqdm
 
     from kd import catalog, run
+    from kd.compare import selected
     from kd.compare.cells import cells, make
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
@@ -31,21 +33,26 @@ def main(arguments: list[str]) -> int:
     if given.name is None:
         print(f"Which table? make table NAME=...\n{catalog.listing(catalog.TABLES)}")
         return 2
-    if given.jobs < 1:
-        raise UserError(f"JOBS must be at least 1, got {given.jobs}")
+    check_jobs(given)
     scale, _ = options.scale(given)
-    table = _configured(catalog.load(given.name, scale, catalog.TABLES), given)
+    chosen = _chosen(catalog.load(given.name, scale, catalog.TABLES), given)
+    chosen = configured(chosen, given)
     say = tqdm.tqdm.write
-    quiet = say if given.verbose else _ignore
+    quiet = say if given.verbose else ignore
     workspace = run.Workspace(options.runs(given), scale, data_mesh(), quiet)
-    chosen = _chosen(table, given)
-    say(
-        f"{given.name}: {run.read(chosen.rows[chosen.baseline].data, workspace).origin}"
-    )
+    path = results(given) / f"{given.name}.tuned.json"
+    tuning = selected.read(path) if given.tuned == "auto" else None
+    origin = run.read(chosen.rows[chosen.baseline].data, workspace).origin
+    settings = f"settings of {path}" if tuning else "not tuned"
+    say(f"{given.name}: {origin}; {settings}")
+    if tuning:
+        chosen = selected.applied(
+            chosen, tuning, path, lambda row: run.folder_of(row, workspace).name
+        )
     wanted = cells(chosen, workspace)
     if given.check:
         return _check(wanted, workspace, given.check, say)
-    others = _others(given, arguments)
+    others = other_processes("table", given, arguments)
     try:
         make(wanted, workspace, say=say)
     except Interrupted as interrupted:
@@ -59,10 +66,10 @@ def main(arguments: list[str]) -> int:
     if given.row or (given.seeds and given.results is None):
         say("a part of the table: no page is written; fewer SEEDS get one in RESULTS=")
         return 0
-    return _write(chosen, wanted, given, say)
+    return _write(chosen, wanted, tuning, given, say)
 
 
-def _ignore(text: str) -> None:
+def ignore(text: str) -> None:
     """What single runs say is in their folders."""
 
 
@@ -71,32 +78,53 @@ def _parser() -> options.Parser:
         prog="python -m kd table", description="Makes a table of many runs."
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/tables/")
+    add_options(parser)
+    parser.add_argument("--seeds", help="only these, such as 0,1")
+    parser.add_argument(
+        "--tuned", choices=("auto", "no"), default="auto",
+        help="auto: with the settings that make sweep selected, where it did",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check", type=int, default=0, metavar="N",
+        help="make N finished runs again, chosen at random, and compare",
+    )  # fmt: skip
+    return parser
+
+
+def add_options(parser: options.Parser) -> None:
+    """Adds those that say which rows, where, and by how many processes."""
     parser.add_argument(
         "fields", nargs="*", metavar="field=value", help="changes of every row"
     )
     options.add(parser)
     parser.add_argument("--row", help="only this row")
-    parser.add_argument("--seeds", help="only these, such as 0,1")
     parser.add_argument(
         "--results", type=pathlib.Path,
         help="folder of the pages (default: results)",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes at work")
-    parser.add_argument(
-        "--check", type=int, default=0, metavar="N",
-        help="make N finished runs again, chosen at random, and compare",
-    )  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="show what runs say")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser
 
 
-def _configured(table: Any, given: argparse.Namespace) -> Any:
+def check_jobs(given: argparse.Namespace) -> None:
+    """Raises UserError where nobody would be at work."""
+    if given.jobs < 1:
+        raise UserError(f"JOBS must be at least 1, got {given.jobs}")
+
+
+def results(given: argparse.Namespace) -> pathlib.Path:
+    """The folder of pages."""
+    return (given.results or pathlib.Path("results")).expanduser()
+
+
+def configured(table: Any, given: argparse.Namespace) -> Any:
+    """The table with its rows as the options say."""
     rows = {
         name: options.configured(experiment, given, given.fields)
         for name, experiment in table.rows.items()
     }
-    return _replaced(table, rows=rows)
+    return replaced(table, rows=rows)
 
 
 def _chosen(table: Any, given: argparse.Namespace) -> Any:
@@ -105,17 +133,11 @@ def _chosen(table: Any, given: argparse.Namespace) -> Any:
         return table
     rows, seeds, baseline = table.rows, table.seeds, table.baseline
     if given.row:
-        if given.row not in rows:
-            raise UserError(f"no row {given.row!r}; the rows are {', '.join(rows)}")
+        check_row(table, given.row)
         rows, baseline = {given.row: rows[given.row]}, given.row
     if given.seeds:
-        try:
-            seeds = tuple(int(part) for part in given.seeds.split(","))
-        except ValueError:
-            raise UserError(
-                f"SEEDS={given.seeds}: expected whole numbers between commas"
-            ) from None
-    return _replaced(
+        seeds = seeds_in(given.seeds)
+    return replaced(
         table,
         rows=rows,
         seeds=seeds,
@@ -125,20 +147,37 @@ def _chosen(table: Any, given: argparse.Namespace) -> Any:
     )
 
 
-def _replaced(table: Any, **changes: Any) -> Any:
+def check_row(table: Any, row: str) -> None:
+    """Raises UserError where the table has no such row."""
+    if row not in table.rows:
+        raise UserError(f"no row {row!r}; the rows are {', '.join(table.rows)}")
+
+
+def seeds_in(text: str) -> tuple[int, ...]:
+    """Those between the commas."""
     try:
-        return dataclasses.replace(table, **changes)
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UserError(
+            f"SEEDS={text}: expected whole numbers between commas"
+        ) from None
+
+
+def replaced(record: Any, **changes: Any) -> Any:
+    """`dataclasses.replace`, for changes that a person asked for."""
+    try:
+        return dataclasses.replace(record, **changes)
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _others(
-    given: argparse.Namespace, arguments: list[str]
+def other_processes(
+    verb: str, given: argparse.Namespace, arguments: list[str]
 ) -> list[subprocess.Popen[bytes]]:
     """The other processes of JOBS: each takes the runs that nobody is at."""
     if given.worker:
         return []
-    command = [sys.executable, "-m", "kd", "table", *arguments, "--worker"]
+    command = [sys.executable, "-m", "kd", verb, *arguments, "--worker"]
     return [subprocess.Popen(command) for _ in range(given.jobs - 1)]
 
 
@@ -164,54 +203,70 @@ def _check(wanted: Any, workspace: Any, count: int, say: Any) -> int:
     return 1 if different else 0
 
 
-def _write(table: Any, wanted: Any, given: argparse.Namespace, say: Any) -> int:
-    from kd import catalog, environment
-    from kd.atomic import atomic_write
-    from kd.compare import page, text, words
+def _write(table: Any, wanted: Any, tuning: Any, given: Any, say: Any) -> int:
+    from kd import catalog
+    from kd.compare import kept, page, text, words
     from kd.compare.judge import judge
 
-    device = environment.device()
-    versions = environment.versions()
-    record = {
+    record: dict[str, Any] = {
         "name": given.name,
         "headline": catalog.headline(given.name, catalog.TABLES),
         **judge(table, wanted),
-        "made": {
-            "command": _command(given),
-            "device": f"{device['num_devices']} {device['kind']}, "
-            f"{device['num_cores']} cores",
-            "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(
-                timespec="seconds"
-            ),
-        },
+        "tuning": tuning,
+        "made": made(command("table", given)),
     }
-    folder = (given.results or pathlib.Path("results")).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_another(folder, record, say)
+    tuned = tuning["rows"] if tuning else []
+    chosen = {row["name"]: row["selected"] or () for row in tuned}
+    for row in record["rows"]:
+        again = command("table", given, chosen.get(row["name"]))
+        row["command"] = f'{again} ROW="{row["name"]}"'
     files = {
         "json": json.dumps(record, indent=1, allow_nan=False) + "\n",
         "md": text.markdown(record),
         "csv": text.comma_separated(record),
         "html": page.html(record),
     }
-    for ending, content in files.items():
-        with atomic_write(folder / f"{given.name}.{ending}") as file:
-            file.write(content)
+    folder = results(given)
+    kept.write(folder, given.name, files, what=_what, say=say)
     say(words.gap(record))
     say(f"page        {folder / given.name}.html")
     say(f"table       {folder / given.name}.md")
     return 0
 
 
-def _command(given: argparse.Namespace) -> str:
-    """The command, without the places of this machine."""
-    fields = [_without_place(field) for field in given.fields]
+def made(command: str) -> dict[str, str]:
+    """By which command, on which machine, with what, and when."""
+    from kd import environment
+
+    device, versions = environment.device(), environment.versions()
+    now = datetime.datetime.now(datetime.UTC)
+    return {
+        "command": command,
+        "device": f"{device['num_devices']} {device['kind']}, "
+        f"{device['num_cores']} cores",
+        "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+        "finished": now.isoformat(timespec="seconds"),
+    }
+
+
+def command(
+    verb: str, given: argparse.Namespace, settings: Sequence[str] | None = None
+) -> str:
+    """The command, without the places of this machine.
+
+    Args:
+        verb: the target of make.
+        given: what it was called with.
+        settings: that were selected for a row, to be said instead of read.
+    """
+    fields = [*map(_without_place, given.fields), *(settings or ())]
     changes = f' ARGS="{shlex.join(fields)}"' if fields else ""
     scale = "" if given.scale == "auto" else f" SCALE={given.scale}"
     data = " DATA_DIR=~/data" if given.data_dir else ""
     weights = " WEIGHTS=~/weights" if given.weights else ""
-    return f"make table NAME={given.name}{scale}{data}{weights}{changes}"
+    said = settings is not None or getattr(given, "tuned", "auto") == "no"
+    unread = " TUNED=no" if said else ""
+    return f"make {verb} NAME={given.name}{scale}{data}{weights}{unread}{changes}"
 
 
 def _without_place(field: str) -> str:
@@ -220,28 +275,10 @@ def _without_place(field: str) -> str:
     return f"{path}=DIR" if pathlib.Path(value).expanduser().is_dir() else field
 
 
-def _keep_another(folder: pathlib.Path, record: dict[str, Any], say: Any) -> None:
-    """Moves the pages of another version of the table aside: kept, not mixed."""
-    there = folder / f"{record['name']}.json"
-    if not there.exists():
-        return
-    try:
-        before = json.loads(there.read_text())
-        finished = before["made"]["finished"]
-        same = _what(before) == _what(record)
-    except (ValueError, KeyError, TypeError):
-        finished, same = "damaged", False
-    if same:
-        return
-    aside = folder / "before" / finished.replace(":", "")
-    aside.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(f"{record['name']}.*"):
-        path.replace(aside / path.name)
-    say(f"the table was another before; its pages are kept in {aside}")
-
-
 def _what(record: dict[str, Any]) -> Any:
     """Which table it is, whatever came out."""
     rows = [(row["name"], row["experiment"]) for row in record["rows"]]
-    named = (record["data"], record["baseline"], record["seeds"], rows)
-    return json.loads(json.dumps(named))
+    tuned = record.get("tuning") or {}
+    budget = [tuned.get(name) for name in ("grid", "seeds", "trials")]
+    protocol = record.get("protocol", "last")
+    return record["data"], record["baseline"], record["seeds"], rows, protocol, budget

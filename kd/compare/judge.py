@@ -63,11 +63,12 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
             differences[row][metric.name] = _described(one) | _tested(one, p)
         able[metric.name] = _number(smallest([*known.values()]))
     summary = done[0].summary()
-    main = table.metrics[0]
+    main, selects = table.metrics[0], table.protocol == "paper"
     return {
         "metrics": [metric.described() for metric in table.metrics],
         "best_metric": table.target.main.described(),
         "baseline": table.baseline,
+        "protocol": table.protocol,
         "seeds": [*table.seeds],
         "data": summary["data"],
         "task": summary["task"]["name"],
@@ -76,6 +77,7 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
         "rows": [
             _row(table, row, rows[row], scored[row])
             | {"differences": differences.get(row, {})}
+            | (_best(rows[row], rows[table.baseline]) if selects else {})
             for row in table.rows
         ],
         "claims": _claims(table, scored),
@@ -171,6 +173,34 @@ def _row(
         "seeds": seeds,
         "experiment": config.identity(config.to_json(table.rows[row])),
     }
+
+
+def _best(ours: Sequence[Cell], baseline: Sequence[Cell]) -> dict[str, Any]:
+    """The best evaluations of a row, and their difference to those of the baseline.
+
+    The answers of the best evaluation are not kept, so that seeds are the only sample.
+    """
+    found, theirs = (
+        {
+            cell.seed: cell.summary()["student"]["best"]["value"]
+            for cell in cells
+            if cell.finished
+        }
+        for cells in (ours, baseline)
+    )
+    both = [s for s in found if s in theirs] if ours != baseline else []
+    return {
+        "best": _over_seeds([*found.values()]),
+        "best_difference": _over_seeds([found[s] - theirs[s] for s in both]),
+    }
+
+
+def _over_seeds(scores: Sequence[float]) -> dict[str, Any] | None:
+    if not scores:
+        return None
+    # In two groups of examples that are alike, examples count as adding nothing.
+    groups = np.repeat(np.array(scores)[:, None], 2, axis=1)
+    return _described(estimate(np.array(scores), groups))
 
 
 def _gap(

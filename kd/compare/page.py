@@ -21,6 +21,7 @@ def html(record: Record) -> str:
         element("p", record["headline"], class_="facts"),
         element("p", words.gap(record), class_="origin" if told else "origin warning"),
         element("p", f"{words.data(record)}; {words.seeds(record)}."),
+        element("p", words.tuning(record)),
         figure(
             picture(record),
             "A dot is a run; the bar is the mean with its interval, which counts the "
@@ -32,11 +33,16 @@ def html(record: Record) -> str:
             ),
         ),
         table(text.header(record), text.body(record), class_="scores"),
-        element("p", words.METHOD, class_="caption"),
+        element("p", words.method(record), class_="caption"),
         *_section(
             f"Less {record['baseline']}, by the other metrics (p)",
             text.differences_header(record),
             [*text.differences(record)],
+        ),
+        *_section(
+            "Selected settings",
+            text.selected_header(record) if record["tuning"] else (),
+            [*text.selected(record)],
         ),
         *_section("What papers say", text.CLAIMS_HEADER, [*text.claims(record)]),
         element("h2", "Every run"),
@@ -71,7 +77,7 @@ def _runs(row: Record, record: Record) -> Markup:
         (
             f"seed {seed['seed']}",
             *(words.value(seed.get("scores", {}).get(m["name"]), m) for m in metrics),
-            f'{record["made"]["command"]} ROW="{row["name"]}" SEEDS={seed["seed"]}',
+            text.again(row, seed["seed"]),
             seed.get("failed", f"runs/networks/{seed['key']}"),
         )
         for seed in row["seeds"]
@@ -79,10 +85,19 @@ def _runs(row: Record, record: Record) -> Markup:
     heads = ["", *(words.unit(m) for m in metrics), "again", "run"]
     return element(
         "details",
-        element("summary", row["name"]),
+        element("summary", row["name"] + _settings(row, record)),
         table(heads, lines, class_="facts-table"),
         element("pre", json.dumps(row["experiment"], indent=1)),
     )
+
+
+def _settings(row: Record, record: Record) -> str:
+    """What was selected for a row, and with which budget."""
+    found = record["tuning"]
+    for tuned in found["rows"] if found else ():
+        if tuned["name"] == row["name"]:
+            return f": {words.setting(tuned['selected'])} ({words.budget(found)})"
+    return ""
 
 
 def picture(record: Record) -> str:

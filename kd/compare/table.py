@@ -6,9 +6,10 @@ made by the functions in `experiments/`, so that nothing of a row is said twice.
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from kd import config
+from kd.compare.tuning import Tuning
 from kd.evaluate.metric import Metric
 from kd.experiment import Experiment
 
@@ -46,6 +47,11 @@ class Table:
         claims: of papers, tested by the table.
         published: a value of the metric that a paper reports for a row, as text, with
             its source: what stands beside ours.
+        tuning: which settings `make sweep` tries; the table then runs with those that
+            it selected.
+        protocol: how a row is scored: "last", by its last checkpoint; "paper" shows
+            beside that the best of an evaluation every 5 steps, as the authors' code
+            of SinKD reports it, with the differences that come of it.
     """
 
     rows: Mapping[str, Experiment]
@@ -56,6 +62,8 @@ class Table:
     differ_in: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     published: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    tuning: Tuning | None = None
+    protocol: Literal["last", "paper"] = "last"
 
     def __post_init__(self) -> None:
         problems = [*self._problems()]
@@ -78,6 +86,11 @@ class Table:
         for name in self.published:
             if name not in self.rows:
                 yield f"a published value is of {name!r}, which is no row ({names})"
+        if self.tuning and (both := {*self.seeds} & {*self.tuning.seeds}):
+            which = ", ".join(map(str, sorted(both)))
+            yield f"seeds {which} are of the table and of its tuning; tune with others"
+        if self.protocol not in ("last", "paper"):
+            yield f"protocol must be last or paper, got {self.protocol!r}"
         target = self.target
         for metric in filter(None, (self.metric, *self.also)):
             try:
@@ -117,7 +130,14 @@ class Table:
 
     def cell(self, row: str, seed: int) -> Experiment:
         """The experiment of one row and seed."""
-        return dataclasses.replace(self.rows[row], seed=seed)
+        experiment = dataclasses.replace(self.rows[row], seed=seed)
+        if self.protocol == "paper":
+            return dataclasses.replace(experiment, evaluate_every=PAPER_EVALUATES_EVERY)
+        return experiment
+
+
+PAPER_EVALUATES_EVERY = 5
+"""Steps, in the code of cui2024sinkhorn, which reports the best of all evaluations."""
 
 
 _FREE = (

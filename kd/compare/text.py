@@ -23,12 +23,18 @@ def _lines(record: Record) -> Iterator[str]:
     yield ""
     yield f"**{words.gap(record)}**"
     yield ""
-    yield f"{words.data(record)}; {words.seeds(record)}; baseline {record['baseline']}."
+    yield (
+        f"{words.data(record)}; {words.seeds(record)}; baseline "
+        f"{record['baseline']}. {words.tuning(record)}"
+    )
     yield ""
     yield from _table(header(record), body(record))
     if others := [*differences(record)]:
         yield from ("", f"Less {record['baseline']}, by the other metrics (p):", "")
         yield from _table(differences_header(record), others)
+    if chosen := [*selected(record)]:
+        yield from ("", "Selected settings:", "")
+        yield from _table(selected_header(record), chosen)
     failed = [
         f"* {row['name']}, seed {seed['seed']}: {seed['failed']}"
         for row in record["rows"]
@@ -40,14 +46,17 @@ def _lines(record: Record) -> Iterator[str]:
     if record["claims"]:
         yield from ("", f"What papers say, by {words.unit(main)}:", "")
         yield from _table(CLAIMS_HEADER, claims(record))
-    yield from ("", words.METHOD, "")
+    yield from ("", words.method(record), "")
     yield f"Made by `{record['made']['command']}` on {record['made']['device']}."
     yield (
-        "One cell again: "
-        f'`{record["made"]["command"]} ROW="{record["baseline"]}" '
-        f"SEEDS={record['seeds'][0]}`; a random three compared: "
-        f"`{record['made']['command']} CHECK=3`."
+        f"One cell again: `{again(record['rows'][0], record['seeds'][0])}`; a random "
+        f"three compared: `{record['made']['command']} CHECK=3`."
     )
+
+
+def again(row: Record, seed: int) -> str:
+    """The command that makes a cell again, with the settings that it has."""
+    return f"{row['command']} SEEDS={seed}"
 
 
 def header(record: Record) -> list[str]:
@@ -55,13 +64,18 @@ def header(record: Record) -> list[str]:
     main = record["metrics"][0]
     heads = ["", words.unit(main), f"less {record['baseline']}", "p (Holm)"]
     heads += [words.unit(metric) for metric in record["metrics"][1:]]
-    heads.append("best checkpoint")
+    if record["protocol"] == "paper":
+        best = f"best evaluation, {words.unit(record['best_metric'])}"
+        heads += [best, f"best less {record['baseline']}"]
+    else:
+        heads.append("best checkpoint")
     return heads + (["published"] if _published(record) else [])
 
 
 def body(record: Record) -> Iterator[list[str]]:
     """The rows of the main table."""
     main, *others = record["metrics"]
+    by = record["best_metric"]
     for row in record["rows"]:
         difference = row["differences"].get(main["name"])
         cells = [
@@ -70,8 +84,12 @@ def body(record: Record) -> Iterator[list[str]]:
             words.interval(difference, main, signed=True),
             words.p_value(difference),
             *(words.interval(row["scores"].get(m["name"]), m) for m in others),
-            words.value(row["best_checkpoint"], record["best_metric"]),
         ]
+        if record["protocol"] == "paper":
+            cells.append(words.interval(row["best"], by))
+            cells.append(words.interval(row["best_difference"], by, signed=True))
+        else:
+            cells.append(words.value(row["best_checkpoint"], by))
         yield cells + ([row["published"] or "–"] if _published(record) else [])
 
 
@@ -95,6 +113,26 @@ def differences(record: Record) -> Iterator[list[str]]:
                 f"{words.interval(entry, m, signed=True)} ({words.p_value(entry)})"
                 for entry, m in found
             ),
+        ]
+
+
+def selected_header(record: Record) -> list[str]:
+    """Names of the columns of `selected`."""
+    metric = words.unit(record["tuning"]["metric"])
+    return ["", "selected", f"{metric}, mean when tuned", "trials", "diverged"]
+
+
+def selected(record: Record) -> Iterator[list[str]]:
+    """The settings that each row runs with; nothing where there was no tuning."""
+    found = record["tuning"]
+    for row in found["rows"] if found else ():
+        lost = sum(trial["mean"] is None for trial in row["trials"])
+        yield [
+            row["name"],
+            words.setting(row["selected"]),
+            words.value(row["mean"], found["metric"]),
+            f"{len(row['trials'])} of {row['there']}",
+            str(lost),
         ]
 
 

@@ -1,6 +1,6 @@
 """Numbers and verdicts of a table in words, the same on every page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd.report.quantities import MISSING
@@ -87,11 +87,50 @@ def seeds(record: Record) -> str:
     return f"{text}; {failed} of {len(runs)} runs have no result" if failed else text
 
 
-METHOD = (
+def tuning(record: Record) -> str:
+    """Whether rows were tuned, with which budget, and how settings were selected."""
+    found = record["tuning"]
+    if found is None:
+        return "Not tuned: the settings of each experiment."
+    grid = "; ".join(f"{name} {', '.join(v)}" for name, v in found["grid"].items())
+    return (
+        f"Tuned with the same budget for every row, {budget(found)}: {grid}. Selected "
+        f"by the mean {found['metric']['title']} of the last checkpoint on dev."
+    )
+
+
+def budget(found: Record) -> str:
+    """`4 trials x 2 seeds (100, 101)`."""
+    seeds = ", ".join(map(str, found["seeds"]))
+    return f"{found['trials']} trials x {len(found['seeds'])} seeds ({seeds})"
+
+
+def setting(selected: Sequence[str] | None) -> str:
+    """Of a row, as on the command line."""
+    if selected is None:
+        return "its experiment's, as every trial diverged"
+    return " ".join(selected)
+
+
+def method(record: Record) -> str:
+    """How the numbers of a table came about."""
+    if record["protocol"] == "last":
+        return f"{_METHOD} {_BEST_CHECKPOINT}"
+    return f"{_METHOD} {_BEST_EVALUATION}"
+
+
+_METHOD = (
     "Brackets are 95 % intervals over seeds and examples together, as crossed random "
     "effects. Differences are paired: same seeds, same examples. p is of a t "
     "test with the same error, corrected over the rows by Holm's method. The smallest "
     "difference is what a row like most would have to differ by to be found in 80 % of "
-    "such tables, as the only one. Scores are of the last checkpoint; the best one is "
-    "selected on dev, and that is its score on dev, so optimistic."
+    "such tables, as the only one. Scores are of the last checkpoint;"
+)
+_BEST_CHECKPOINT = (
+    "the best one is selected on dev, and that is its score on dev, so optimistic."
+)
+_BEST_EVALUATION = (
+    "the best evaluation, of one every 5 steps, is what the code of SinKD reports. It "
+    "is selected on dev and measured there, so optimistic, and its intervals are over "
+    "seeds alone."
 )

@@ -4,6 +4,7 @@ It has `config.json` and `model.safetensors`. Pickled weights (`pytorch_model.bi
 never opened.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -105,11 +106,20 @@ def fingerprint(name_or_directory: str) -> str:
         for path in sorted(directory.iterdir()):
             if path.suffix in (".safetensors", ".json", ".txt") and path.is_file():
                 digest.update(os.fsencode(path.name))
-                with open(path, "rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+                stat = path.stat()
+                digest.update(
+                    _sha256(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+                )
     except OSError as error:
         raise UserError(f"{name_or_directory} cannot be read: {error}") from error
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: Path, *state: int) -> bytes:
+    """Of a file that is in this state: all runs of a table ask for the same weights."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def read_text(path: Path) -> str:

@@ -1,11 +1,8 @@
 """`make table` as a person types it."""
 
-import json
-
 import pytest
 
 from kd.__main__ import main
-from kd.compare.command import _keep_another
 
 TABLE = ["table", "gtzan_divergences"]
 
@@ -29,30 +26,3 @@ def test_a_line_for_what_is_wrong(capsys, tmp_path, arguments, message):
     told = capsys.readouterr().err.strip()
     assert message in told and told.count("\n") == 0
     assert not [*runs.glob("networks/*")]
-
-
-def test_pages_of_another_version_are_kept_aside(tmp_path):
-    said = []
-    before = {
-        "name": "tiny",
-        "data": {"origin": "here"},
-        "baseline": "labels",
-        "seeds": [0, 1],
-        "rows": [{"name": "labels", "experiment": {"num_steps": 6}}],
-        "made": {"finished": "2026-01-01T00:00:00+00:00"},
-    }
-    for ending in ("json", "md"):
-        (tmp_path / f"tiny.{ending}").write_text(json.dumps(before))
-    _keep_another(tmp_path, before, said.append)
-    assert not said and (tmp_path / "tiny.md").exists()
-    _keep_another(tmp_path, before | {"seeds": [0]}, said.append)
-    assert not (tmp_path / "tiny.md").exists()
-    kept = tmp_path / "before" / "2026-01-01T000000+0000"
-    assert sorted(path.name for path in kept.iterdir()) == ["tiny.json", "tiny.md"]
-    assert str(kept) in said[0]
-
-
-def test_damaged_pages_are_kept_aside_too(tmp_path):
-    (tmp_path / "tiny.json").write_text("{")
-    _keep_another(tmp_path, {"name": "tiny"}, [].append)
-    assert (tmp_path / "before" / "damaged" / "tiny.json").read_text() == "{"

@@ -51,12 +51,16 @@ def finished(tmp_path_factory):
 
 def recorded(table, workspace) -> dict[str, Any]:
     made = {"command": "make table", "device": "here", "versions": "", "finished": ""}
-    return {
+    record: dict[str, Any] = {
         "name": "tiny",
         "headline": "Tiny.",
         **judge(table, cells(table, workspace)),
+        "tuning": None,
         "made": made,
     }
+    for row in record["rows"]:
+        row["command"] = f'make table ROW="{row["name"]}"'
+    return record
 
 
 @pytest.mark.slow

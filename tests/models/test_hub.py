@@ -27,3 +27,26 @@ def test_hub_out_of_reach_is_one_line(monkeypatch):
 def test_neither_directory_nor_name():
     with pytest.raises(UserError, match="no such directory, and no such model"):
         hub.find_file("/no/such/directory", "config.json")
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changes(monkeypatch, tmp_path):
+    weights, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    weights.write_bytes(b"weights")
+    config.write_bytes(b"{}")
+    hashed, digest = [], hub.hashlib.file_digest
+
+    def counted(file, name):
+        hashed.append(file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hub.hashlib, "file_digest", counted)
+    first = hub.fingerprint(str(tmp_path))
+    assert hub.fingerprint(str(tmp_path)) == first
+    assert sorted(hashed) == [str(config), str(weights)]
+    # As large as before, and in its place, as one who writes files whole puts it.
+    (tmp_path / "draft").write_bytes(b"WEIGHTS")
+    (tmp_path / "draft").replace(weights)
+    second = hub.fingerprint(str(tmp_path))
+    assert second != first and hashed[2:] == [str(weights)]
+    weights.write_bytes(b"more weights")
+    assert hub.fingerprint(str(tmp_path)) not in (first, second)
