@@ -205,7 +205,7 @@ def _check(wanted: Any, workspace: Any, count: int, say: Any) -> int:
 
 def _write(table: Any, wanted: Any, tuning: Any, given: Any, say: Any) -> int:
     from kd import catalog
-    from kd.compare import kept, page, text, words
+    from kd.compare import kept, page, picture, text, words
     from kd.compare.judge import judge
 
     record: dict[str, Any] = {
@@ -225,6 +225,7 @@ def _write(table: Any, wanted: Any, tuning: Any, given: Any, say: Any) -> int:
         "md": text.markdown(record),
         "csv": text.comma_separated(record),
         "html": page.html(record),
+        "svg": picture.on_white(picture.picture(record)) + "\n",
     }
     folder = results(given)
     kept.write(folder, given.name, files, what=_what, say=say)

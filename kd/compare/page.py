@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd.compare import text, words
+from kd.compare.picture import picture
 from kd.report.markup import Markup, document, element, figure, table
-from kd.report.svg import COLORS, style, to_svg
 
 Record = Mapping[str, Any]
 
@@ -25,14 +25,15 @@ def html(record: Record) -> str:
         figure(
             picture(record),
             "A dot is a run; the bar is the mean with its interval, which counts the "
-            f"examples as well. Dashed: the baseline, {record['baseline']}"
+            "examples as well. On the right, paired differences with theirs. Dashed: "
+            f"the baseline, {record['baseline']}"
             + (
                 "; orange: the teacher."
                 if record["gap"]["teacher"] is not None
                 else "."
             ),
         ),
-        table(text.header(record), text.body(record), class_="scores"),
+        table(text.header(record), text.body(record), class_="scores compared"),
         element("p", words.method(record), class_="caption"),
         *_section(
             f"Less {record['baseline']}, by the other metrics (p)",
@@ -98,58 +99,3 @@ def _settings(row: Record, record: Record) -> str:
         if tuned["name"] == row["name"]:
             return f": {words.setting(tuned['selected'])} ({words.budget(found)})"
     return ""
-
-
-def picture(record: Record) -> str:
-    """Every run a dot, the mean with its interval, the baseline's line: an SVG."""
-    from matplotlib.figure import Figure
-
-    metric = record["metrics"][0]
-    name, factor = metric["name"], 100 if metric.get("percent") else 1
-    rows = record["rows"]
-    height = 0.34 * len(rows) + 0.75
-    with style():
-        drawing = Figure(figsize=(7.2, height))
-        axes = drawing.add_axes(
-            (1.7 / 7.2, 0.55 / height, 5.35 / 7.2, 1 - 0.65 / height)
-        )
-        places = range(len(rows))
-        for place, row in zip(places, rows, strict=True):
-            dots = [
-                s["scores"][name] for s in row["seeds"] if name in s.get("scores", {})
-            ]
-            # Side by side where they would cover each other, always alike.
-            shifts = [0.28 * ((7 * i) % 11 / 11 - 0.5) for i in range(len(dots))]
-            axes.plot(
-                [factor * dot for dot in dots],
-                [place + shift for shift in shifts],
-                linestyle="none", marker="o", markersize=3.2, alpha=0.45,
-                markeredgewidth=0, color=COLORS["student"],
-            )  # fmt: skip
-            entry = row["scores"].get(name)
-            if entry and entry["low"] is not None:
-                axes.plot(
-                    [factor * entry["low"], factor * entry["high"]], [place, place],
-                    color=COLORS["student"], solid_capstyle="butt",
-                )  # fmt: skip
-            if entry:
-                axes.plot(
-                    [factor * entry["mean"]], [place], marker="|", markersize=11,
-                    markeredgewidth=2, color=COLORS["student"],
-                )  # fmt: skip
-        if record["gap"].get("baseline") is not None:
-            axes.axvline(
-                factor * record["gap"]["baseline"], color=COLORS["muted"],
-                linestyle="--", linewidth=1,
-            )  # fmt: skip
-        if record["gap"]["teacher"] is not None:
-            axes.axvline(factor * record["gap"]["teacher"], color=COLORS["teacher"])
-        axes.set_yticks([*places], [row["name"] for row in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel(words.unit(metric))
-        return to_svg(
-            drawing,
-            name="table",
-            label=f"{metric['title']} of every run of {record['name']}",
-        )

@@ -30,7 +30,8 @@ def interval(entry: Record | None, metric: Record, *, signed: bool = False) -> s
     if entry["low"] is None:
         return mean
     low, high = (value(entry[end], metric, signed=signed) for end in ("low", "high"))
-    return f"{mean} [{low}, {high}]"
+    # In a narrow column the interval goes below the mean as a whole.
+    return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
 def p_value(entry: Record | None) -> str:
@@ -38,7 +39,7 @@ def p_value(entry: Record | None) -> str:
     p = (entry or {}).get("corrected")
     if p is None:
         return MISSING
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    return f"{p:.3f}" if p >= 0.001 else "<\N{NO-BREAK SPACE}0.001"
 
 
 def gap(record: Record) -> str:

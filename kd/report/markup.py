@@ -128,6 +128,9 @@ thead th { color: var(--muted); font-weight: 500; font-size: 0.9rem; }
 .scores thead th:last-child { padding-left: 1.6rem; }
 .scores td:last-child { white-space: normal; min-width: 15rem;
   padding-left: 1.6rem; color: var(--muted); font-size: 0.9rem; }
+.compared td, .compared td:last-child { white-space: normal; min-width: 0;
+  padding: 0.5rem 0.9rem 0.5rem 0; color: inherit; font-size: 0.95rem; }
+.compared thead th:last-child { padding-left: 0; }
 .facts-table th, .facts-table td { padding: 0.2rem 0.9rem 0.2rem 0; }
 .facts-table th { font-weight: 500; width: 14rem; }
 .facts-table td { overflow-wrap: anywhere; }
