@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         return _check(wanted, workspace, given.check, say)
     others = _others(given, arguments)
     try:
-        make(wanted, workspace, say=say)
+        make(wanted, workspace, say=say, together=_together(given))
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status
@@ -81,6 +81,10 @@ def _parser() -> options.Parser:
         "--results", type=pathlib.Path,
         help="folder of the pages (default: results)",
     )  # fmt: skip
+    parser.add_argument(
+        "--together", action=argparse.BooleanOptionalAction,
+        help="train the seeds of a row in one program (default: on an accelerator)",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes at work")
     parser.add_argument(
         "--check", type=int, default=0, metavar="N",
@@ -89,6 +93,13 @@ def _parser() -> options.Parser:
     parser.add_argument("--verbose", action="store_true", help="show what runs say")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _together(given: argparse.Namespace) -> bool:
+    """Whether the seeds of a row train in one program: a CPU has no time to gain."""
+    from kd import environment
+
+    return environment.backend() != "cpu" if given.together is None else given.together
 
 
 def _configured(table: Any, given: argparse.Namespace) -> Any:
@@ -151,12 +162,20 @@ def _check(wanted: Any, workspace: Any, count: int, say: Any) -> int:
         raise UserError("no run of the table is finished, so none can be checked")
     different = 0
     for cell in random.sample(finished, min(count, len(finished))):
+        before = cell.summary()
+        # Alone, one that trained together would differ by rounding.
+        seeds = before.get("together", [cell.seed])
         with tempfile.TemporaryDirectory(dir=workspace.runs) as folder:
-            again = run.make(
-                cell.experiment, workspace, directory=pathlib.Path(folder) / "run"
-            )
+            again = pathlib.Path(folder) / cell.directory.name
+            if len(seeds) == 1:
+                run.make(cell.experiment, workspace, directory=again)
+            else:
+                experiments = [
+                    dataclasses.replace(cell.experiment, seed=seed) for seed in seeds
+                ]
+                run.make_together(experiments, workspace, networks=again.parent)
             ours = cell._replace(directory=again).summary()["student"]
-        theirs = cell.summary()["student"]
+        theirs = before["student"]
         same = ours == theirs
         different += not same
         verdict = "the same scores" if same else f"differs: {theirs} then, {ours} now"
@@ -211,7 +230,9 @@ def _command(given: argparse.Namespace) -> str:
     scale = "" if given.scale == "auto" else f" SCALE={given.scale}"
     data = " DATA_DIR=~/data" if given.data_dir else ""
     weights = " WEIGHTS=~/weights" if given.weights else ""
-    return f"make table NAME={given.name}{scale}{data}{weights}{changes}"
+    asked = {None: "", True: " TOGETHER=1", False: " TOGETHER=0"}
+    together = asked[given.together]
+    return f"make table NAME={given.name}{scale}{data}{weights}{together}{changes}"
 
 
 def _without_place(field: str) -> str:
