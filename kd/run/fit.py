@@ -109,7 +109,7 @@ def fit(
     teacher_params = replicate(tuple(teacher.params for teacher in live), ours)
 
     def begun(member: Experiment, batches: TrainingBatches) -> Any:
-        example: Any = shard_batch(batches[0], ours) if num == 1 else batches[0]
+        example = (shard_batch if num == 1 else replicate)(batches[0], ours)
         first = beginning.first_params(member, learners, start, example)
         # Not the key of the initial parameters: dropout has its own randomness.
         key = jax.random.fold_in(jax.random.key(member.seed), 1)

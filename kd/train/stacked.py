@@ -80,5 +80,5 @@ def params_of(i: int, num: int, params: Params, mesh: Mesh) -> Params:
 
 
 @jax.jit
-def _taken(tree: Any, i: int) -> Any:
+def _taken(tree: Any, i: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[i], tree)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kd.__main__ import main
-from kd.compare.command import _keep_another
+from kd.compare.command import _command, _keep_another, _parser, _together
 
 TABLE = ["table", "gtzan_divergences"]
 
@@ -29,6 +29,24 @@ def test_a_line_for_what_is_wrong(capsys, tmp_path, arguments, message):
     told = capsys.readouterr().err.strip()
     assert message in told and told.count("\n") == 0
     assert not [*runs.glob("networks/*")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend", "together", "said"),
+    [
+        ([], "cpu", False, ""),
+        ([], "gpu", True, ""),
+        (["--together"], "cpu", True, " TOGETHER=1"),
+        (["--no-together"], "gpu", False, " TOGETHER=0"),
+    ],
+)
+def test_seeds_train_together_where_it_pays(
+    monkeypatch, asked, backend, together, said
+):
+    monkeypatch.setattr("kd.environment.backend", lambda: backend)
+    given = _parser().parse_intermixed_args(["x", *asked, "--scale", "mini"])
+    assert _together(given) == together
+    assert _command(given) == f"make table NAME=x SCALE=mini{said}"
 
 
 def test_pages_of_another_version_are_kept_aside(tmp_path):
