@@ -85,11 +85,12 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= W
 		$(call given,RUNS,--runs=) $(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
 		$(call given,NAME) $(ARGS)
 
-table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 CHECK=3 RESULTS= TUNED=no ...]
+table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 TOGETHER=1 CHECK=3 RESULTS= TUNED=no ...]
 	@exec $(PY) -m kd table $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
 		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
 		$(call given,WEIGHTS,--weights=) $(call given,ROW,--row=) $(call given,SEEDS,--seeds=) \
 		$(call given,JOBS,--jobs=) $(call given,CHECK,--check=) \
+		$(and $(call given,TOGETHER),$(if $(filter 0,$(TOGETHER)),--no-together,--together)) \
 		$(call given,RESULTS,--results=) $(call given,TUNED,--tuned=) \
 		$(and $(call given,DEBUG),--debug --verbose) $(call given,NAME) $(ARGS)
 
@@ -98,6 +99,7 @@ sweep: $(INSTALLED)  ## tune a table's rows alike: NAME= GRID="a.b=[1,2]" [TRIAL
 		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
 		$(call given,WEIGHTS,--weights=) $(call given,ROW,--row=) $(call given,SEEDS,--seeds=) \
 		$(call given,JOBS,--jobs=) $(call given,GRID,--grid=) $(call given,TRIALS,--trials=) \
+		$(and $(call given,TOGETHER),$(if $(filter 0,$(TOGETHER)),--no-together,--together)) \
 		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
 		$(call given,NAME) $(ARGS)
 

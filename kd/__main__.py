@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from kd import options
-from kd.errors import UserError
+from kd.errors import UserError, is_out_of_memory
 
 
 def _parser() -> options.Parser:
@@ -70,14 +70,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _shortage(error: MemoryError | RuntimeError) -> str:
     """What the machine does not have, in a line; nothing for another error."""
     first = (str(error).splitlines() or [""])[0]
-    # XLA's errors are told apart by their words alone, and so is pathlib's.
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in first:
+    if is_out_of_memory(error):
         what = f" ({first:.200})" if first else ""
         return (
             f"out of memory{what}; a lower batch_size needs less, and so does a higher "
             "num_microbatches"
         )
-    if "home directory" in first:
+    if "home directory" in first:  # pathlib's
         return "a path begins with ~ and there is no such home; give it without ~"
     return ""
 

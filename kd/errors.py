@@ -9,5 +9,14 @@ class UserError(Exception):
     """Bad input: says what was wrong, where, and what would be right."""
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that the machine, or a device, has not enough memory."""
+    # XLA's errors are told apart by their words alone.
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and "RESOURCE_EXHAUSTED" in str(error).partition("\n")[0]
+    )
+
+
 class Diverged(UserError):
     """A loss, gradient or parameter of a run is not finite, and would be so again."""

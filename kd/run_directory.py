@@ -7,6 +7,7 @@ model/           the network: safetensors, config, tokenizer or normalization
 predictions.npz  logits on dev
 plan.npz         a transport plan between student and teacher on dev
 summary.json     the results; there only when the run is finished
+failed.json      why there are no results and never will be: the run diverged
 report.html      the page to look at
 """
 
@@ -21,6 +22,8 @@ from typing import Any
 from kd import config
 from kd.atomic import atomic_write
 from kd.errors import UserError
+
+_FAILED = "failed.json"
 
 
 class Busy(UserError):
@@ -135,8 +138,28 @@ def _changed_numerics(
 
 
 def _has_results(directory: pathlib.Path) -> bool:
-    saved = (directory / "checkpoints").glob("[0-9]*")
-    return (directory / "summary.json").exists() or any(saved)
+    return (directory / "summary.json").exists() or has_checkpoint(directory)
+
+
+def has_checkpoint(directory: pathlib.Path) -> bool:
+    """Whether a run has got so far that it can be gone on with."""
+    return any((directory / "checkpoints").glob("[0-9]*"))
+
+
+def is_over(directory: pathlib.Path) -> bool:
+    """Whether there are results, or never will be."""
+    return (directory / "summary.json").exists() or (directory / _FAILED).exists()
+
+
+def failure(directory: pathlib.Path) -> str:
+    """Why there are no results and never will be; empty where there may be."""
+    path = directory / _FAILED
+    return read_json(path).get("reason", "") if path.exists() else ""
+
+
+def write_failure(directory: pathlib.Path, reason: str) -> None:
+    """Notes that the run diverged, as it would again."""
+    write_json(directory / _FAILED, {"reason": reason})
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -388,7 +388,7 @@ def test_read_only_place(tiny, place):
 
 
 def test_a_plan_that_misses_its_marginals_is_told_once(tiny, after, monkeypatch):
-    monkeypatch.setattr(kd.train.loop, "_MARGINAL_ERROR", 0.0)
+    monkeypatch.setattr("kd.train.block._MARGINAL_ERROR", 0.0)
     sinkd = SinKD(epsilon=1e-3, num_iters=1)
     experiment = dataclasses.replace(
         tiny, objective=1.0 * CrossEntropy() + 1.0 * sinkd, num_steps=8

@@ -6,15 +6,15 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from kd import run
+import numpy as np
+
+from kd import run, run_directory
 from kd.compare.table import Table
 from kd.errors import Diverged, UserError
 from kd.experiment import Experiment
 from kd.report.quantities import duration
-from kd.run_directory import Busy, read_json, write_json
+from kd.run_directory import Busy, read_json
 from kd.train.signals import Interrupted
-
-_FAILED = "failed.json"
 
 
 class Cell(NamedTuple):
@@ -40,8 +40,12 @@ class Cell(NamedTuple):
     @property
     def failure(self) -> str:
         """Why it has no result and will have none; empty where it may have one."""
-        path = self.directory / _FAILED
-        return read_json(path).get("reason", "") if path.exists() else ""
+        return run_directory.failure(self.directory)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing left to make."""
+        return run_directory.is_over(self.directory)
 
 
 def cells(table: Table, workspace: run.Workspace) -> list[Cell]:
@@ -68,9 +72,10 @@ def make(
     workspace: run.Workspace,
     *,
     say: Callable[[str], Any],
+    together: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Runs what is missing, one after the other.
+    """Runs what is missing, one after the other or the seeds of a row together.
 
     A cell at which another process works is left to it and looked at again later. One
     that diverges is recorded as such, since it would again; one that fails otherwise is
@@ -80,35 +85,42 @@ def make(
         wanted: all cells of a table, in order.
         workspace: where; what its runs say is not shown.
         say: shows a line to the person who waits.
+        together: whether the seeds of a row train in one program, but for those that
+            were begun alone.
         clock: seconds from any moment on.
 
     Raises:
         kd.train.loop.Interrupted: a signal asked to stop; what is finished is kept.
     """
-    missing = [cell for cell in wanted if not cell.finished and not cell.failure]
+    missing = [cell for cell in wanted if not cell.over]
     there = sum(cell.finished for cell in wanted)
     failed = len(wanted) - len(missing) - there
     before = f", {failed} that diverged before" if failed else ""
     say(f"{len(wanted)} runs, {there} there{before}, {len(missing)} to make")
     begun, made, told_waiting = clock(), 0, False
     while missing:
-        waiting = []
-        for cell in missing:
-            if cell.finished:
+        waiting: list[Cell] = []
+        parts = _parts(missing, together)
+        for n, part in enumerate(parts, start=1):
+            part = [cell for cell in part if not cell.over]
+            if not part:
                 continue
             try:
-                seconds, outcome = _make(cell, workspace, clock)
+                seconds, outcome, left = _make(part, workspace, clock)
             except Busy:
-                waiting.append(cell)
+                waiting += part
                 continue
-            made += 1
-            left = len(missing) - missing.index(cell) - 1 + len(waiting)
-            each = (clock() - begun) / made
-            rest = f"; about {duration(each * left)} left" if left else ""
-            done = sum(cell.finished or bool(cell.failure) for cell in wanted)
+            waiting += left
+            made += len(part) - len(left)
+            num_left = sum(map(len, parts[n:])) + len(waiting)
+            each = (clock() - begun) / max(made, 1)
+            rest = f"; about {duration(each * num_left)} left" if num_left else ""
+            done = sum(cell.over for cell in wanted)
+            said = [cell.seed for cell in part if cell not in left]
             say(
-                f"{done}/{len(wanted)} {cell.row}, seed {cell.seed}: {outcome} in "
-                f"{duration(seconds)}{rest}"
+                f"{done}/{len(wanted)} {part[0].row}, "
+                f"{f'seed {said[0]}' if len(said) == 1 else f'{len(said)} seeds'}: "
+                f"{outcome} in {duration(seconds)}{rest}"
             )
         if len(waiting) == len(missing):
             if not told_waiting:
@@ -118,26 +130,59 @@ def make(
         missing = waiting
 
 
+def _parts(missing: Sequence[Cell], together: bool) -> list[list[Cell]]:
+    """What is made at a time: a cell, or those of a row that were not begun alone."""
+    if not together:
+        return [[cell] for cell in missing]
+    parts = []
+    for row in by_row(missing).values():
+        alone = [c for c in row if run_directory.has_checkpoint(c.directory)]
+        parts += [[cell] for cell in alone]
+        parts.append([cell for cell in row if cell not in alone])
+    return [part for part in parts if part]
+
+
 def _make(
-    cell: Cell, workspace: run.Workspace, clock: Callable[[], float]
-) -> tuple[float, str]:
+    part: list[Cell], workspace: run.Workspace, clock: Callable[[], float]
+) -> tuple[float, str, list[Cell]]:
+    """Seconds that it took, what came of it, and what of it is left for later."""
     begun = clock()
     try:
-        run.make(cell.experiment, workspace, directory=cell.directory)
+        if len(part) == 1:
+            run.make(part[0].experiment, workspace, directory=part[0].directory)
+        else:
+            run.make_together(
+                [cell.experiment for cell in part],
+                workspace,
+                directories=[cell.directory for cell in part],
+            )
     except (Busy, Interrupted):
         raise
     except Diverged as error:
-        write_json(cell.directory / _FAILED, {"reason": str(error)})
-        return clock() - begun, f"diverged ({error})"
+        run_directory.write_failure(part[0].directory, str(error))
+        return clock() - begun, f"diverged ({error})", []
     except UserError as error:
-        return clock() - begun, f"failed ({error})"
+        return clock() - begun, f"failed ({error})", []
     except Exception as error:
         # One cell's defect, such as no memory for it, costs no other its result.
         last = traceback.format_exception_only(error)[-1].strip()
-        return clock() - begun, f"failed ({last:.200})"
-    summary = cell.summary()
-    main = summary["task"]["main"]
-    return clock() - begun, f"{main} {summary['student'][main]:.4f}"
+        return clock() - begun, f"failed ({last:.200})", []
+    left = [cell for cell in part if not cell.over]
+    return clock() - begun, _outcome([cell for cell in part if cell.over]), left
+
+
+def _outcome(made: list[Cell]) -> str:
+    """The score of a run, or the mean of those that trained together."""
+    summaries = [cell.summary() for cell in made if cell.finished]
+    told = [
+        f"seed {cell.seed} diverged ({cell.failure})" for cell in made if cell.failure
+    ]
+    if summaries:
+        main = summaries[0]["task"]["main"]
+        mean = np.mean([summary["student"][main] for summary in summaries])
+        several = f", the mean of {len(summaries)} seeds together"
+        told.insert(0, f"{main} {mean:.4f}{several if len(summaries) > 1 else ''}")
+    return "; ".join(told)
 
 
 def by_row(wanted: Sequence[Cell]) -> dict[str, list[Cell]]:

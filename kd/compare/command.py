@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
         return _check(wanted, workspace, given.check, say)
     others = other_processes("table", given, arguments)
     try:
-        make(wanted, workspace, say=say)
+        make(wanted, workspace, say=say, together=together(given))
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status
@@ -102,6 +102,10 @@ def add_options(parser: options.Parser) -> None:
         "--results", type=pathlib.Path,
         help="folder of the pages (default: results)",
     )  # fmt: skip
+    parser.add_argument(
+        "--together", action=argparse.BooleanOptionalAction,
+        help="train the seeds of a row in one program (default: on an accelerator)",
+    )  # fmt: skip
     parser.add_argument("--jobs", type=int, default=1, help="processes at work")
     parser.add_argument("--verbose", action="store_true", help="show what runs say")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
@@ -116,6 +120,13 @@ def check_jobs(given: argparse.Namespace) -> None:
 def results(given: argparse.Namespace) -> pathlib.Path:
     """The folder of pages."""
     return (given.results or pathlib.Path("results")).expanduser()
+
+
+def together(given: argparse.Namespace) -> bool:
+    """Whether the seeds of a row train in one program: a CPU has no time to gain."""
+    from kd import environment
+
+    return environment.backend() != "cpu" if given.together is None else given.together
 
 
 def configured(table: Any, given: argparse.Namespace) -> Any:
@@ -190,12 +201,21 @@ def _check(wanted: Any, workspace: Any, count: int, say: Any) -> int:
         raise UserError("no run of the table is finished, so none can be checked")
     different = 0
     for cell in random.sample(finished, min(count, len(finished))):
+        before = cell.summary()
+        # Alone, one that trained together would differ by rounding.
+        seeds = before.get("together", [cell.seed])
         with tempfile.TemporaryDirectory(dir=workspace.runs) as folder:
-            again = run.make(
-                cell.experiment, workspace, directory=pathlib.Path(folder) / "run"
-            )
+            again = pathlib.Path(folder) / str(cell.seed)
+            if len(seeds) == 1:
+                run.make(cell.experiment, workspace, directory=again)
+            else:
+                run.make_together(
+                    [dataclasses.replace(cell.experiment, seed=seed) for seed in seeds],
+                    workspace,
+                    directories=[pathlib.Path(folder) / str(seed) for seed in seeds],
+                )
             ours = cell._replace(directory=again).summary()["student"]
-        theirs = cell.summary()["student"]
+        theirs = before["student"]
         same = ours == theirs
         different += not same
         verdict = "the same scores" if same else f"differs: {theirs} then, {ours} now"
@@ -267,7 +287,9 @@ def command(
     weights = " WEIGHTS=~/weights" if given.weights else ""
     said = settings is not None or getattr(given, "tuned", "auto") == "no"
     unread = " TUNED=no" if said else ""
-    return f"make {verb} NAME={given.name}{scale}{data}{weights}{unread}{changes}"
+    asked = {None: "", True: " TOGETHER=1", False: " TOGETHER=0"}[given.together]
+    places = f"{scale}{data}{weights}{asked}"
+    return f"make {verb} NAME={given.name}{places}{unread}{changes}"
 
 
 def _without_place(field: str) -> str:

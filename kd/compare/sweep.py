@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         wanted = [cell for cell in wanted if cell.row in own]
     others = command.other_processes("sweep", given, arguments)
     try:
-        make(wanted, workspace, say=say)
+        make(wanted, workspace, say=say, together=command.together(given))
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.exit_status

@@ -148,15 +148,18 @@ class Normalized:
         return self.normalization.fingerprint.encode() + self.arrays.content()
 
 
-def prepare(corpus: Corpus[Arrays], directory: Path, *, adopt: str = "") -> Prepared:
-    """Normalizes a corpus, see `Task.prepare`."""
-    if not (directory / FILE).exists():
-        made = (
-            Normalization.load(adopt)
-            if adopt
-            else Normalization.of(corpus.train.inputs)
-        )
-        made.save(directory)
+def put_normalization(
+    corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
+) -> None:
+    """See `Task.put_preprocessing`."""
+    if (directory / FILE).exists():
+        return
+    made = Normalization.load(adopt) if adopt else Normalization.of(corpus.train.inputs)
+    made.save(directory)
+
+
+def normalized(corpus: Corpus[Arrays], directory: Path) -> Prepared:
+    """Normalizes a corpus, see `Task.encode`."""
     normalization = Normalization.load(directory)
     channels = corpus.train.inputs.shape[-1]
     if len(normalization.mean) != channels:

@@ -116,10 +116,8 @@ class ChoiceTask(TextTask):
 
         return Model(init, apply)
 
-    def prepare(
-        self, corpus: Corpus[Any], directory: Path, *, adopt: str = ""
-    ) -> Prepared:
-        prepared = super().prepare(corpus, directory, adopt=adopt)
+    def encode(self, corpus: Corpus[Any], directory: Path) -> Prepared:
+        prepared = super().encode(corpus, directory)
 
         def together(split: Any, records: Any) -> EncodedChoices:
             return EncodedChoices(split, records.labels)

@@ -128,10 +128,13 @@ class ImageTask(Task[Arrays]):
             np.array([row["label"] for row in rows], np.int32),
         )
 
-    def prepare(
+    def put_preprocessing(
         self, corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
-    ) -> Prepared:
-        return arrays.prepare(corpus, directory, adopt=adopt)
+    ) -> None:
+        arrays.put_normalization(corpus, directory, adopt=adopt)
+
+    def encode(self, corpus: Corpus[Arrays], directory: Path) -> Prepared:
+        return arrays.normalized(corpus, directory)
 
     def preprocessing(self, place: str | Path) -> str:
         return arrays.preprocessing(place)

@@ -8,7 +8,7 @@ as groups of examples (for text, of lengths), so as many compilations.
 import dataclasses
 import functools
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grain
@@ -91,8 +91,12 @@ class TrainingBatches:
     def per_epoch(self) -> int:
         return len(self._plan(0))
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019  (two epochs meet in the prefetch)
-    def _plan(self, epoch: int) -> Plan:
+    @functools.cached_property
+    def _plan(self) -> Callable[[int], Plan]:
+        # Each has its own: two epochs meet in the prefetch.
+        return functools.lru_cache(maxsize=2)(self._make_plan)
+
+    def _make_plan(self, epoch: int) -> Plan:
         groups = self.split.groups
         kept = None if self.sample is None else self.sample.kept
         plan = plan_epoch(
@@ -113,9 +117,16 @@ class TrainingBatches:
 
     def from_step(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of steps start, ..., stop - 1, made ahead by two threads."""
-        steps = grain.MapDataset.range(start, stop).map(self.__getitem__)
-        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
-        return iter(steps.to_iter_dataset(options))
+        return made_ahead(self.__getitem__, start, stop)
+
+
+def made_ahead(
+    batch_of: Callable[[int], dict[str, np.ndarray]], start: int, stop: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """The batches of steps start, ..., stop - 1, made ahead by two threads."""
+    steps = grain.MapDataset.range(start, stop).map(batch_of)
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=16)
+    return iter(steps.to_iter_dataset(options))
 
 
 def collate(

@@ -120,20 +120,20 @@ class TextTask(Task[Sentences]):
         )
         return self.bundled, train, dev
 
-    def prepare(
+    def put_preprocessing(
         self, corpus: Corpus[Sentences], directory: Path, *, adopt: str = ""
-    ) -> Prepared:
-        lowercase = self.tokenizer.lowercase
-        if not (directory / "tokenizer.json").exists():
-            made = (
-                text.load(adopt, lowercase=lowercase)
-                if adopt
-                else self.tokenizer.build(
-                    corpus.train.texts + (corpus.train.pairs or [])
-                )
-            )
-            text.save(made, directory, max_length=self.widths[-1])
-        tokenizer = text.load(directory, lowercase=lowercase)
+    ) -> None:
+        if (directory / "tokenizer.json").exists():
+            return
+        made = (
+            text.load(adopt, lowercase=self.tokenizer.lowercase)
+            if adopt
+            else self.tokenizer.build(corpus.train.texts + (corpus.train.pairs or []))
+        )
+        text.save(made, directory, max_length=self.widths[-1])
+
+    def encode(self, corpus: Corpus[Sentences], directory: Path) -> Prepared:
+        tokenizer = text.load(directory, lowercase=self.tokenizer.lowercase)
         return Prepared(
             corpus,
             text.encode(tokenizer, corpus.train, widths=self.widths),

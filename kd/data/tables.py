@@ -110,10 +110,13 @@ class TableTask(Task[Arrays]):
                 numbers[i, column] = number
         return numbers, self.target.array(labels)
 
-    def prepare(
+    def put_preprocessing(
         self, corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
-    ) -> Prepared:
-        return arrays.prepare(corpus, directory, adopt=adopt)
+    ) -> None:
+        arrays.put_normalization(corpus, directory, adopt=adopt)
+
+    def encode(self, corpus: Corpus[Arrays], directory: Path) -> Prepared:
+        return arrays.normalized(corpus, directory)
 
     def preprocessing(self, place: str | Path) -> str:
         return arrays.preprocessing(place)

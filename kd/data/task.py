@@ -97,7 +97,10 @@ class Split(Protocol):
 
     @property
     def groups(self) -> Int[np.ndarray, "num_examples"]:
-        """Examples of one group are of one shape, and may share a batch."""
+        """Examples of one group are of one shape, and may share a batch.
+
+        Inputs of a smaller one, filled up with zeros, are the same to the network.
+        """
         ...
 
     def inputs(self, index: Int[np.ndarray, "b"]) -> dict[str, np.ndarray]:
@@ -207,18 +210,35 @@ class Task(Sampled, abc.ABC, Generic[R]):
         """Name, train and dev of a corpus in `kd.data` that stands in, if any."""
         return None
 
-    @abc.abstractmethod
     def prepare(
         self, corpus: Corpus[R], directory: Path, *, adopt: str = ""
     ) -> Prepared:
+        """Makes network inputs of a corpus: `put_preprocessing`, then `encode`."""
+        self.put_preprocessing(corpus, directory, adopt=adopt)
+        return self.encode(corpus, directory)
+
+    @abc.abstractmethod
+    def put_preprocessing(
+        self, corpus: Corpus[R], directory: Path, *, adopt: str = ""
+    ) -> None:
+        """Puts what turns records into inputs where it is not yet.
+
+        Args:
+            corpus: the records, of which it is made.
+            directory: of the network.
+            adopt: directory or hub name of a trained network from which to take it
+                instead of making it.
+        """
+
+    @abc.abstractmethod
+    def encode(self, corpus: Corpus[R], directory: Path) -> Prepared:
         """Makes network inputs of a corpus.
+
+        A function of this task, the corpus and the `preprocessing` in the directory.
 
         Args:
             corpus: the records.
-            directory: of the network. What turns records into inputs is read from
-                there; it is made and put there first if need be.
-            adopt: directory or hub name of a trained network from which to take it
-                instead of making it.
+            directory: of a network, which says what turns records into inputs.
         """
 
     @abc.abstractmethod

@@ -5,6 +5,7 @@ made, loaded and saved in `kd.data.wordpiece`.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -82,11 +83,11 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @functools.cached_property
     def lengths(self) -> Int[np.ndarray, "num_examples"]:
         return np.diff(self.offsets)
 
-    @property
+    @functools.cached_property
     def groups(self) -> Int[np.ndarray, "num_examples"]:
         """Examples padded to the same width: their place in `widths`."""
         groups = np.searchsorted(np.asarray(self.widths), self.lengths)

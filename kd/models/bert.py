@@ -15,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from kd.errors import UserError
+from kd.models.dropout import Dropout
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
@@ -108,7 +109,9 @@ class Bert:
 
         A batch holds `tokens` [b, n] int32, `token_mask` [b, n] bool (True where the
         token is real) and optionally `segments` [b, n] int32 (default 0). A row
-        without any real token is allowed and gives finite, meaningless outputs.
+        without any real token is allowed and gives finite, meaningless outputs. Where
+        a batch is padded further than alone it would be, `width` [b] int32 says to how
+        many tokens it would be, in every row: dropout then is what it would be.
 
         Args:
             num_classes: v, the width of the logits.
@@ -139,6 +142,7 @@ class Bert:
                 batch["tokens"],
                 batch["token_mask"],
                 batch.get("segments"),
+                batch["width"][0] if "width" in batch else None,
                 train=key is not None,
                 rngs=None if key is None else {"dropout": key},
             )
@@ -169,21 +173,22 @@ class _Classifier(nn.Module):
         tokens: Int[Array, "b n"],
         token_mask: Bool[Array, "b n"],
         segments: Int[Array, "b n"] | None,
+        width: Int[Array, ""] | None = None,
         *,
         train: bool,
     ) -> Outputs:
         bert = self.bert
         x = _Embeddings(bert, self.dtype, name="embeddings")(
-            tokens, segments, train=train
+            tokens, segments, width, train=train
         )
         hidden, attention = [x], []
         for i in range(bert.num_layers):
             layer = _Layer(bert, self.dtype, name=f"layer_{i}")
-            x, probs = layer(x, token_mask, train=train)
+            x, probs = layer(x, token_mask, width, train=train)
             hidden.append(x)
             attention.append(probs)
         pooled = nn.tanh(_dense(bert, bert.width, self.dtype, name="pooler")(x[:, 0]))
-        pooled = nn.Dropout(bert.dropout, deterministic=not train)(pooled)
+        pooled = Dropout(bert.dropout, deterministic=not train)(pooled)
         logits = _dense(bert, self.num_classes, jnp.float32, name="classifier")(pooled)
         return Outputs(logits, tuple(hidden), tuple(attention))
 
@@ -199,6 +204,7 @@ class _Embeddings(nn.Module):
         self,
         tokens: Int[Array, "b n"],
         segments: Int[Array, "b n"] | None,
+        width: Int[Array, ""] | None,
         *,
         train: bool,
     ) -> Float[Array, "b n d"]:
@@ -211,7 +217,7 @@ class _Embeddings(nn.Module):
         x += table("segments", bert.num_segments)[0 if segments is None else segments]
         x += table("positions", bert.max_length)[: tokens.shape[1]]
         x = _layer_norm(bert, self.dtype, name="norm")(x)
-        return nn.Dropout(bert.dropout, deterministic=not train)(x)
+        return Dropout(bert.dropout, deterministic=not train)(x, width)
 
 
 class _Layer(nn.Module):
@@ -222,12 +228,17 @@ class _Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b n d"], token_mask: Bool[Array, "b n"], *, train: bool
+        self,
+        x: Float[Array, "b n d"],
+        token_mask: Bool[Array, "b n"],
+        width: Int[Array, ""] | None,
+        *,
+        train: bool,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n n"]]:
         bert = self.bert
         dense = functools.partial(_dense, bert, dtype=self.dtype)
         layer_norm = functools.partial(_layer_norm, bert, self.dtype)
-        dropout = nn.Dropout(bert.dropout, deterministic=not train)
+        dropout = Dropout(bert.dropout, deterministic=not train)
 
         heads = (*x.shape[:2], bert.num_heads, bert.width // bert.num_heads)
         query = dense(bert.width, name="query")(x).reshape(heads)
@@ -245,14 +256,16 @@ class _Layer(nn.Module):
                 jnp.finfo(jnp.float32).min,
             )
         )
-        kept = nn.Dropout(bert.attention_dropout, deterministic=not train)(probs)
+        kept = Dropout(bert.attention_dropout, deterministic=not train)(
+            probs, width, token_axes=(2, 3)
+        )
         mixed = jnp.einsum("bhqk,bkhd->bqhd", kept.astype(self.dtype), value)
         mixed = dense(bert.width, name="attention_out")(mixed.reshape(x.shape))
-        x = layer_norm(name="attention_norm")(x + dropout(mixed))
+        x = layer_norm(name="attention_norm")(x + dropout(mixed, width))
 
         y = nn.gelu(dense(bert.mlp_width, name="mlp_in")(x), approximate=False)
         y = dense(bert.width, name="mlp_out")(y)
-        return layer_norm(name="mlp_norm")(x + dropout(y)), probs
+        return layer_norm(name="mlp_norm")(x + dropout(y, width)), probs
 
 
 def _normal(bert: Bert) -> nn.initializers.Initializer:

@@ -1,10 +1,10 @@
-"""Trains the networks of an experiment in a run's folder."""
+"""Trains the networks of an experiment: of one seed, or of several in one program."""
 
 import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,18 +13,19 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from kd.data.pipeline import TrainingBatches
-from kd.data.sample import Sample
-from kd.data.task import Prepared
-from kd.errors import UserError
+from kd.data.stacked import StackedBatches
+from kd.errors import Diverged
 from kd.experiment import Experiment
-from kd.models import saved
-from kd.networks.answers import Answers
-from kd.networks.load import Start
 from kd.procedures.procedure import answers_name
+from kd.run import beginning
+from kd.run.ingredients import Ingredients
 from kd.run.memory import Memory
-from kd.run.program import Learner, program, teachers_in_step
+from kd.run.program import program, teachers_in_step
+from kd.train import stacked
+from kd.train.block import Pace
 from kd.train.checkpoint import Checkpoints
-from kd.train.loop import Pace, train
+from kd.train.loop import train
+from kd.train.members import Member
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
@@ -49,63 +50,76 @@ class Fitted(NamedTuple):
     """Every network that learned, by its name in the procedure."""
     num_steps: int
     speed: Speed
+    """Its seconds are those of all seeds that trained together."""
+
+
+Outcome = Callable[[], Fitted] | Diverged | None
+"""Of one seed: what training gave, fetched from the devices when it is asked for; why
+it diverged; or nothing, where it took no part."""
 
 
 def fit(
     experiment: Experiment,
-    data: Prepared,
-    sample: Sample,
-    start: Start | None,
-    answers: Answers | None,
-    directory: pathlib.Path,
+    seeds: Sequence[int],
+    made_from: Ingredients,
+    directories: Sequence[pathlib.Path | None],
+    checkpoints_in: pathlib.Path,
     *,
     mesh: Mesh,
     memory: Memory,
     say: Say,
-) -> Fitted:
+) -> list[Outcome]:
     """Trains to the end, from the newest checkpoint in the folder if there is one.
 
     Args:
-        experiment: what to train; its teachers and its start are the next.
-        data: what to train and evaluate on.
-        sample: what of its training split is learnt from.
-        start: what the student begins with; None for fresh weights.
-        answers: the teachers, and what they say about the data; None without.
-        directory: for `metrics.jsonl` and `checkpoints/`.
+        experiment: what to train, but for its seed.
+        seeds: of one run, or of several that train in one program.
+        made_from: data, teachers and start.
+        directories: of each seed, for `metrics.jsonl`; None for one that was finished
+            elsewhere, and trains only since the others' program has it.
+        checkpoints_in: folder of the checkpoints of all.
         mesh: of the devices to train on.
         memory: of compiled functions.
         say: shows a line to the person who waits.
+
+    Returns:
+        What became of each.
+
+    Raises:
+        kd.train.loop.Interrupted: a signal asked to stop; the state is saved.
     """
-    # Rows divide evenly among devices and micro-batches; what is over is masked.
-    unit = mesh.size * experiment.num_microbatches
-    cached = answers.train if answers is not None else None
-    batches = TrainingBatches(
-        data.train,
-        batch_size=experiment.batch_size,
-        rows=math.ceil(experiment.batch_size / unit) * unit,
-        seed=experiment.seed,
-        answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
-        sample=None if sample.is_whole else sample,
-    )
+    num = len(seeds)
+    members = [dataclasses.replace(experiment, seed=seed) for seed in seeds]
+    data, start, answers = made_from.data, made_from.start, made_from.answers
+    ours = stacked.mesh_of(num, mesh)
+    if num > 1:
+        of_all = "" if ours.size == mesh.size else f" of {mesh.size}"
+        say(f"{num} seeds in one program, on {ours.size}{of_all} devices")
+    every_seed = [
+        _batches(member, made_from, 1 if num > 1 else ours.size) for member in members
+    ]
+    batches = every_seed[0] if num == 1 else StackedBatches(tuple(every_seed))
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
-    example = shard_batch(batches[0], mesh)
-    networks = experiment.procedure.learners(_student(experiment, start, say))
-    networks = {name: _for_vocabulary(n, data, start) for name, n in networks.items()}
+    networks = beginning.networks(experiment, data, start, say)
     learners, training = program(
-        experiment, networks, answers, num_steps, mesh=mesh, memory=memory
-    )
-    first = {
-        name: _first_params(experiment, name, i, learner, start, example)
-        for i, (name, learner) in enumerate(learners.items())
-    }
+        experiment, networks, answers, num_steps, num_seeds=num, mesh=mesh,
+        memory=memory,
+    )  # fmt: skip
     live = teachers_in_step(answers)
-    teacher_params = replicate(tuple(teacher.params for teacher in live), mesh)
-    # Not the key of the initial parameters: dropout has its own randomness.
-    key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-    state = training.init(key, first, teacher_params, example)
+    teacher_params = replicate(tuple(teacher.params for teacher in live), ours)
+
+    def begun(member: Experiment, batches: TrainingBatches) -> Any:
+        example = (shard_batch if num == 1 else replicate)(batches[0], ours)
+        first = beginning.first_params(member, learners, start, example)
+        # Not the key of the initial parameters: dropout has its own randomness.
+        key = jax.random.fold_in(jax.random.key(member.seed), 1)
+        return training.init(key, first, teacher_params, example)
+
+    state = stacked.stack(list(map(begun, members, every_seed)), ours)
     target, exported = experiment.data.target, experiment.procedure.exported
 
-    def evaluate(params: Params) -> dict[str, float]:
+    def evaluate(params: Params, i: int) -> dict[str, float]:
+        params = stacked.params_of(i, num, params, mesh)
         row = {}
         for name, learner in learners.items():
             outputs = learner.predict(params[name], data.dev)
@@ -119,13 +133,16 @@ def fit(
                     )
         return row
 
-    checkpoints = Checkpoints(directory / "checkpoints")
-    log = MetricsLog(directory / "metrics.jsonl")
+    checkpoints = Checkpoints(checkpoints_in)
+    logs = [MetricsLog(d / "metrics.jsonl") if d else None for d in directories]
+    taking_part = [
+        Member(log, f"seed {seed}") for log, seed in zip(logs, seeds, strict=True)
+    ]
     speed = Speed()
     try:
         state = train(
             training,
-            replicate(state, mesh),
+            state,
             teacher_params,
             batches,
             pace=Pace(
@@ -135,97 +152,69 @@ def fit(
                 save_every=experiment.save_every,
                 log_every=experiment.log_every,
             ),
-            mesh=mesh,
+            mesh=ours,
             learning_rate=experiment.optimizer.schedule(num_steps),
             evaluate=evaluate,
             checkpoints=checkpoints,
-            log=log,
+            members=taking_part,
             say=say,
             speed=speed,
         )
+    except Diverged:
+        _close(logs)  # All of them did: every member says why.
     except BaseException:
         # What stopped the run matters more than what its end may run into.
         with contextlib.suppress(OSError):
-            log.close()
+            _close(logs)
         raise
     else:
-        log.close()
+        _close(logs)
     finally:
         checkpoints.close()
-    return Fitted(
-        learnt={
+
+    def fitted(i: int) -> Fitted:
+        params = stacked.params_of(i, num, state.params, mesh)
+        learnt = {
             name: Learnt(
                 networks[name],
-                jax.device_get(state.params[name]),
-                learner.predict(state.params[name], data.final),
+                jax.device_get(params[name]),
+                learner.predict(params[name], data.final),
             )
             for name, learner in learners.items()
-        },
-        num_steps=num_steps,
-        speed=speed,
+        }
+        return Fitted(learnt, num_steps, speed)
+
+    return [_outcome(member, i, fitted) for i, member in enumerate(taking_part)]
+
+
+def _outcome(member: Member, i: int, fitted: Callable[[int], Fitted]) -> Outcome:
+    if member.diverged:
+        return Diverged(member.diverged)
+    return None if member.log is None else lambda: fitted(i)
+
+
+def _batches(
+    experiment: Experiment, made_from: Ingredients, num_devices: int
+) -> TrainingBatches:
+    # Rows divide evenly among devices and micro-batches; what is over is masked.
+    unit = num_devices * experiment.num_microbatches
+    answers, sample = made_from.answers, made_from.sample
+    cached = answers.train if answers is not None else None
+    return TrainingBatches(
+        made_from.data.train,
+        batch_size=experiment.batch_size,
+        rows=math.ceil(experiment.batch_size / unit) * unit,
+        seed=experiment.seed,
+        answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
+        sample=None if sample.is_whole else sample,
     )
+
+
+def _close(logs: Sequence[MetricsLog | None]) -> None:
+    for log in filter(None, logs):
+        log.close()
 
 
 def _fidelity_name(name: str, row: dict[str, float]) -> str:
     """A regression is scored, and compared with its teacher, by metrics of one name."""
     return f"teacher_{name}" if name in row else name
-
-
-def _student(experiment: Experiment, start: Start | None, say: Say) -> Architecture:
-    student = experiment.student
-    if start is not None:
-        new = f"; new: {', '.join(start.fresh)}" if start.fresh else ""
-        say(f"weights to start from: {start.source}{new}")
-        student = student or start.network
-    assert student is not None
-    saved.model_type(student)  # Raises now rather than after training.
-    return student
-
-
-def _for_vocabulary(
-    network: Architecture, data: Prepared, start: Start | None
-) -> Architecture:
-    """With an embedding for every token, or as many as the start has."""
-    if not data.vocab_size:
-        return network
-    size = data.vocab_size
-    if start is not None:
-        size = max(size, getattr(start.network, "vocab_size", 0))
-    return dataclasses.replace(network, vocab_size=size)  # pyrefly: ignore
-
-
-def _first_params(
-    experiment: Experiment,
-    name: str,
-    place: int,
-    learner: Learner,
-    start: Start | None,
-    batch: Any,
-) -> Params:
-    key = jax.random.key(experiment.seed)
-    # Networks that learn together begin differently.
-    key = jax.random.fold_in(key, place) if place else key
-    fresh = learner.init(key, batch)
-    if start is None or name != experiment.procedure.exported:
-        return fresh
-    params = dict(start.params)
-    for module in start.fresh:
-        params[module] = fresh[module]
-    shapes, wanted = (jax.tree.map(lambda x: x.shape, tree) for tree in (params, fresh))
-    if shapes != wanted:
-        raise UserError(
-            f"{start.source}: its weights do not fit the task's examples, such as "
-            f"{next(_differing(shapes, wanted))}"
-        )
-    return params
-
-
-def _differing(ours: Any, theirs: Any):
-    for (path, a), (_, b) in zip(
-        jax.tree.leaves_with_path(ours, is_leaf=lambda x: isinstance(x, tuple)),
-        jax.tree.leaves_with_path(theirs, is_leaf=lambda x: isinstance(x, tuple)),
-        strict=False,
-    ):
-        if a != b:
-            yield f"{jax.tree_util.keystr(path)} {list(a)}, expected {list(b)}"
-    yield "another tree of parameters"

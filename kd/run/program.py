@@ -18,6 +18,7 @@ from kd.networks.load import Loaded
 from kd.networks.predict import predictor
 from kd.procedures.procedure import Setting
 from kd.run.memory import Memory
+from kd.train import stacked
 from kd.types import Architecture, Batch, Params, Training
 
 
@@ -42,6 +43,7 @@ def program(
     answers: Answers | None,
     num_steps: int,
     *,
+    num_seeds: int,
     mesh: Mesh,
     memory: Memory,
 ) -> Program:
@@ -52,6 +54,7 @@ def program(
         networks: that learn, by their names in the procedure.
         answers: the teachers, and what they say; None without.
         num_steps: length of the run, which schedules depend on.
+        num_seeds: that the step takes further at once.
         mesh: of the devices.
         memory: where functions are kept.
     """
@@ -62,12 +65,13 @@ def program(
         repr(sorted(networks.items())),
         tuple(teacher.fingerprint for teacher in live),
         num_steps,
+        num_seeds,
         mesh,
     )
     return memory.once(
         "programs",
         key,
-        lambda: _build(experiment, networks, live, num_steps, mesh),
+        lambda: _build(experiment, networks, live, num_steps, num_seeds, mesh),
     )
 
 
@@ -81,6 +85,7 @@ def _build(
     networks: Mapping[str, Architecture],
     live: tuple[Loaded, ...],
     num_steps: int,
+    num_seeds: int,
     mesh: Mesh,
 ) -> Program:
     models = {
@@ -98,13 +103,15 @@ def _build(
             num_microbatches=experiment.num_microbatches,
             term_gradients=experiment.term_gradients,
             view=experiment.view,
-            mesh=mesh,
+            # Of several seeds each is on one device whole.
+            mesh=mesh if num_seeds == 1 else None,
         )
     )
+    over = stacked.mesh_of(num_seeds, mesh)
     return Program(
         {
             name: Learner(jax.jit(model.init), predictor(model, mesh=mesh))
             for name, model in models.items()
         },
-        training,
+        stacked.vmapped(training, num_seeds, over),
     )

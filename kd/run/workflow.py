@@ -5,38 +5,21 @@ import datetime
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax.sharding import Mesh
-
 from kd import config, environment, run_directory
-from kd.data import sources
-from kd.data.sample import Sample, Sampled
-from kd.data.task import Corpus, Prepared, Task
+from kd.data.task import Corpus
+from kd.errors import Diverged
 from kd.experiment import Experiment
-from kd.networks import answers, load
-from kd.networks.answers import Answers
 from kd.networks.load import Found
 from kd.networks.place import with_fingerprints
 from kd.report.page import write_page_or_tell
 from kd.run import results
-from kd.run.fit import fit
-from kd.run.memory import Memory
-from kd.run.obtain import check_places, key, obtain
-
-
-@dataclasses.dataclass(frozen=True)
-class Workspace:
-    """Where runs take place, and what those of one process share."""
-
-    runs: pathlib.Path
-    """Folder of all runs; networks made on the way go to its folder `networks`."""
-    scale: str
-    mesh: Mesh
-    say: Callable[[str], Any]
-    """Shows a line to the person who waits."""
-    memory: Memory = dataclasses.field(default_factory=Memory)
+from kd.run.fit import Fitted, fit
+from kd.run.ingredients import Ingredients, gather
+from kd.run.obtain import check_places, obtain
+from kd.run.workspace import Workspace, folder_of, read
 
 
 def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, Any]:
@@ -58,12 +41,6 @@ def run(experiment: Experiment, name: str, workspace: Workspace) -> dict[str, An
     workspace.say(f"data: {corpus.origin}")
     directory = workspace.runs / name / str(experiment.seed)
     return _run_in(directory, experiment, corpus, name, workspace)
-
-
-def folder_of(experiment: Experiment, workspace: Workspace) -> pathlib.Path:
-    """Where `make` runs an experiment: the folder of the network that it yields."""
-    fingerprint = read(experiment.data, workspace).fingerprint
-    return workspace.runs / "networks" / key(experiment, fingerprint)
 
 
 def make(
@@ -94,29 +71,18 @@ def make(
     """
     directory = directory or folder_of(experiment, workspace)
     if not (directory / "summary.json").exists():
-        _run_in(
-            directory,
-            experiment,
-            read(experiment.data, workspace),
-            "network",
-            # A network is what it is, whatever the scale of who asked for it.
-            dataclasses.replace(workspace, scale=""),
-            on_wait=on_wait,
-        )
+        corpus = read(experiment.data, workspace)
+        name, workspace = as_network(workspace)
+        _run_in(directory, experiment, corpus, name, workspace, on_wait=on_wait)
     return directory
 
 
-def read(task: Task, workspace: Workspace) -> Corpus:
-    """The records of a task, read once."""
-    task = task.with_sample_of(Sampled())  # Of which the records know nothing.
+def as_network(workspace: Workspace) -> tuple[str, Workspace]:
+    """Name and workspace of a run that is found by what it is.
 
-    def load_and_tell() -> Corpus:
-        corpus = sources.load(task)
-        if corpus.notice:
-            workspace.say(corpus.notice)
-        return corpus
-
-    return workspace.memory.once("records", task, load_and_tell)
+    That does not depend on the scale of who asked for it.
+    """
+    return "network", dataclasses.replace(workspace, scale="")
 
 
 def _run_in(
@@ -129,7 +95,7 @@ def _run_in(
     on_wait: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
     check_places(experiment, directory)
-    description = _describe(experiment, corpus, name, workspace.scale)
+    description = describe(experiment, corpus, name, workspace.scale)
     with run_directory.claim(directory, description, on_wait=on_wait):
         finished = directory / "summary.json"
         if finished.exists():
@@ -141,65 +107,119 @@ def _run_in(
             # Where a kill came between the summary and the end.
             shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             return run_directory.read_json(finished)
-        started = time.perf_counter()
-        teachers, start = _obtain(experiment, workspace)
-        data = _prepare(experiment, corpus, directory, teachers, start)
-        drawn = experiment.data.sample(data.train.labels, experiment.data.target)
-        begun = load.load_start(start, experiment.data, data) if start else None
-        told = _ask(experiment, data, teachers, workspace)
-        seconds_teacher = time.perf_counter() - started
-        fitted = fit(
-            experiment,
-            data,
-            _taking_part(drawn, experiment, workspace.say),
-            begun,
-            told,
-            directory,
-            mesh=workspace.mesh,
-            memory=workspace.memory,
-            say=workspace.say,
+        checkpoints = directory / "checkpoints"
+        (outcome,) = carry_out(
+            [experiment], [directory], corpus, name, workspace, checkpoints
         )
+        if isinstance(outcome, Diverged):
+            raise outcome
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        assert outcome is not None
+        return outcome
+
+
+def carry_out(
+    experiments: Sequence[Experiment],
+    directories: Sequence[pathlib.Path | None],
+    corpus: Corpus,
+    name: str,
+    workspace: Workspace,
+    checkpoints: pathlib.Path,
+) -> list[dict[str, Any] | Diverged | None]:
+    """Trains in folders that are claimed, and writes what runs leave there.
+
+    Args:
+        experiments: one, or several that differ in their seed and train together.
+        directories: of each; None where it was finished elsewhere.
+        corpus: the records.
+        name: of the runs.
+        workspace: where.
+        checkpoints: folder of the checkpoints of all.
+
+    Returns:
+        Of each its summary; or why it diverged; or nothing, where it was finished.
+    """
+    begun = time.perf_counter()
+    experiment, seeds = experiments[0], [e.seed for e in experiments]
+    made_from = gather(
+        experiment,
+        corpus,
+        [directory / "model" for directory in directories if directory],
+        _obtain(experiment, workspace),
+        workspace,
+        begun,
+    )
+    outcomes = fit(
+        experiment,
+        seeds,
+        made_from,
+        directories,
+        checkpoints,
+        mesh=workspace.mesh,
+        memory=workspace.memory,
+        say=workspace.say,
+    )
+
+    def finish(i: int) -> dict[str, Any] | Diverged | None:
+        directory, outcome = directories[i], outcomes[i]
+        if directory is None or outcome is None:
+            return None
+        if isinstance(outcome, Diverged):
+            return outcome
+        fitted = outcome()
         summary = {
             "name": name,
-            "seed": experiment.seed,
+            "seed": seeds[i],
             "scale": workspace.scale,
-            "data": {
-                "source": corpus.source,
-                "origin": corpus.origin,
-                "fingerprint": corpus.fingerprint,
-                "num_train": len(data.train),
-                "num_dev": len(data.dev),
-                "final": data.final_name,
-                "num_final": len(data.final),
-                "sample": drawn.counts(),
-            },
-            **results.write(directory, experiment, data, told, fitted),
-            "speed": {
-                "examples_per_second": round(fitted.speed.examples_per_second, 1),
-                "steps": fitted.num_steps,
-                "seconds_train": round(fitted.speed.seconds, 1),
-                "seconds_teacher": round(seconds_teacher, 1),
-                # Of this process: a run that was stopped took more.
-                "seconds_total": round(time.perf_counter() - started, 1),
-                **({"partial": True} if fitted.speed.partial else {}),
-            },
-            "versions": environment.versions(),
-            "device": environment.device(),
-            "finished": datetime.datetime.now(datetime.UTC).isoformat(
-                timespec="seconds"
-            ),
+            **({"together": seeds} if len(seeds) > 1 else {}),
+            **_summary(directory, experiments[i], corpus, made_from, fitted, begun),
         }
-        results.write_card(directory, experiment, summary)
-        run_directory.write_json(finished, summary)
+        results.write_card(directory, experiments[i], summary)
+        run_directory.write_json(directory / "summary.json", summary)
         write_page_or_tell(directory, workspace.say)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         return summary
 
+    return [finish(i) for i in range(len(seeds))]
 
-def _obtain(
-    experiment: Experiment, workspace: Workspace
-) -> tuple[list[Found], Found | None]:
-    """Where the teachers and the start are; they are trained first if need be."""
+
+def _summary(
+    directory: pathlib.Path,
+    experiment: Experiment,
+    corpus: Corpus,
+    made_from: Ingredients,
+    fitted: Fitted,
+    begun: float,
+) -> dict[str, Any]:
+    data, speed = made_from.data, fitted.speed
+    return {
+        "data": {
+            "source": corpus.source,
+            "origin": corpus.origin,
+            "fingerprint": corpus.fingerprint,
+            "num_train": len(data.train),
+            "num_dev": len(data.dev),
+            "final": data.final_name,
+            "num_final": len(data.final),
+            "sample": made_from.drawn.counts(),
+        },
+        **results.write(directory, experiment, data, made_from.answers, fitted),
+        "speed": {
+            "examples_per_second": round(speed.examples_per_second, 1),
+            "steps": fitted.num_steps,
+            "seconds_train": round(speed.seconds, 1),
+            "seconds_teacher": round(made_from.seconds, 1),
+            # Of this process: a run that was stopped took more.
+            "seconds_total": round(time.perf_counter() - begun, 1),
+            **({"partial": True} if speed.partial else {}),
+        },
+        "versions": environment.versions(),
+        "device": environment.device(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _obtain(experiment: Experiment, workspace: Workspace) -> dict[str, Found]:
+    """Where teachers and start are, by their roles; trained first if need be."""
 
     def folder(recipe: Experiment) -> pathlib.Path:
         return folder_of(recipe, workspace)
@@ -208,96 +228,13 @@ def _obtain(
         waiting = f"{folder(recipe)}: another process is training it; waiting"
         make(recipe, workspace, on_wait=lambda: workspace.say(waiting))
 
-    found = {
+    return {
         role: obtain(network, role, folder, train, workspace.say)
         for role, network in experiment.made_from.items()
     }
-    start = found.pop("start", None)
-    return [*found.values()], start
 
 
-def _prepare(
-    experiment: Experiment,
-    corpus: Corpus,
-    directory: pathlib.Path,
-    teachers: list[Found],
-    start: Found | None,
-) -> Prepared:
-    """Inputs as the networks that the run is made from read them."""
-    made_from = [*teachers, *([start] if start else [])]
-    adopt = made_from[0].place if made_from else ""
-    data = experiment.data.prepare(corpus, directory / "model", adopt=adopt)
-    for found in made_from:
-        load.check_preprocessing(found, experiment.data, data, adopt)
-    return data
-
-
-def _taking_part(
-    drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
-) -> Sample:
-    """What can teach, and says what of the training set that is."""
-    if drawn.is_whole:
-        return drawn
-    say(
-        f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
-        f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
-        "another class"
-    )
-    hidden = len(drawn.kept) - drawn.num_labelled
-    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
-        return drawn
-    say(
-        f"{hidden:,} examples without a label take no part: every term of the "
-        "objective reads labels"
-    )
-    return drawn.with_labels_only()
-
-
-def _ask(
-    experiment: Experiment,
-    data: Prepared,
-    teachers: list[Found],
-    workspace: Workspace,
-) -> Answers | None:
-    """What the teachers say about the data."""
-    if not teachers:
-        return None
-    objective, view = experiment.objective, experiment.view
-    live = experiment.answers == "live"
-    if objective.reads_hidden and not live:
-        live = True
-        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
-        workspace.say(
-            f"teacher: runs in every step, to give {', '.join(readers)} more than "
-            "its logits"
-        )
-    if view is not None and not view.changes_answers and not live:
-        live = True
-        workspace.say("teacher: runs in every step, to see the view of the batch")
-    on_train = objective.needs_teacher and not live
-
-    def consult() -> Answers:
-        return answers.consult(
-            [
-                load.load(found, experiment.data, data, experiment.compute_dtype)
-                for found in teachers
-            ],
-            experiment.data.target.ensemble,
-            data,
-            on_train=on_train,
-            mesh=workspace.mesh,
-            cache=workspace.runs / "networks" / "answers",
-            say=workspace.say,
-        )
-
-    asked = (
-        repr(teachers), experiment.data.with_sample_of(Sampled()),
-        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
-    )  # fmt: skip
-    return workspace.memory.once("answers", asked, consult)
-
-
-def _describe(
+def describe(
     experiment: Experiment, corpus: Corpus, name: str, scale: str
 ) -> dict[str, Any]:
     """What `config.json` says: the experiment and the content of its data."""

@@ -44,5 +44,6 @@ class Speed:
 
     def go_on_from(self, notes: dict[str, Any]) -> None:
         """Takes over what was noted at the checkpoint that training goes on from."""
-        known = Speed(**notes) if notes else Speed(partial=True)
+        ours = {f.name for f in dataclasses.fields(self)} & notes.keys()
+        known = Speed(**{k: notes[k] for k in ours}) if ours else Speed(partial=True)
         self.__dict__.update(vars(known))

@@ -3,6 +3,7 @@
 import pytest
 
 from kd.__main__ import main
+from kd.compare import command
 
 TABLE = ["table", "gtzan_divergences"]
 
@@ -26,3 +27,21 @@ def test_a_line_for_what_is_wrong(capsys, tmp_path, arguments, message):
     told = capsys.readouterr().err.strip()
     assert message in told and told.count("\n") == 0
     assert not [*runs.glob("networks/*")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "backend", "together", "said"),
+    [
+        ([], "cpu", False, ""),
+        ([], "gpu", True, ""),
+        (["--together"], "cpu", True, " TOGETHER=1"),
+        (["--no-together"], "gpu", False, " TOGETHER=0"),
+    ],
+)
+def test_seeds_train_together_where_it_pays(
+    monkeypatch, asked, backend, together, said
+):
+    monkeypatch.setattr("kd.environment.backend", lambda: backend)
+    given = command._parser().parse_intermixed_args(["x", *asked, "--scale", "mini"])
+    assert command.together(given) == together
+    assert command.command("table", given) == f"make table NAME=x SCALE=mini{said}"

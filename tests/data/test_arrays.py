@@ -8,6 +8,11 @@ from kd.data.task import Corpus
 from kd.errors import UserError
 
 
+def prepare(corpus, directory, adopt=""):
+    arrays.put_normalization(corpus, directory, adopt=adopt)
+    return arrays.normalized(corpus, directory)
+
+
 def corpus_of(inputs):
     labels = np.arange(len(inputs), dtype=np.int32) % 3
     records = Arrays(inputs, labels)
@@ -25,7 +30,7 @@ def corpus():
 
 
 def test_channels_get_mean_0_and_variance_1(corpus, tmp_path):
-    data = arrays.prepare(corpus, tmp_path)
+    data = prepare(corpus, tmp_path)
     inputs = data.train.inputs(np.arange(23))["inputs"]
     assert inputs.dtype == np.float32
     np.testing.assert_allclose(inputs.mean(axis=(0, 1, 2)), 0, atol=1e-5)
@@ -34,7 +39,7 @@ def test_channels_get_mean_0_and_variance_1(corpus, tmp_path):
 
 
 def test_dev_is_normalized_as_train_is(corpus, tmp_path):
-    data = arrays.prepare(corpus, tmp_path)
+    data = prepare(corpus, tmp_path)
     index = np.array([3, 1])
     np.testing.assert_array_equal(
         data.dev.inputs(index)["inputs"], data.train.inputs(index)["inputs"]
@@ -54,14 +59,12 @@ def test_what_does_not_vary_stays_finite():
 
 
 def test_the_normalization_belongs_to_the_network(corpus, tmp_path):
-    ours = arrays.prepare(corpus, tmp_path / "teacher")
+    ours = prepare(corpus, tmp_path / "teacher")
     other = corpus_of(255 - corpus.train.inputs)
-    adopted = arrays.prepare(
-        other, tmp_path / "student", adopt=str(tmp_path / "teacher")
-    )
+    adopted = prepare(other, tmp_path / "student", adopt=str(tmp_path / "teacher"))
     assert adopted.preprocessing == ours.preprocessing
     assert arrays.preprocessing(tmp_path / "student") == ours.preprocessing
-    assert arrays.prepare(other, tmp_path / "own").preprocessing != ours.preprocessing
+    assert prepare(other, tmp_path / "own").preprocessing != ours.preprocessing
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_the_normalization_belongs_to_the_network(corpus, tmp_path):
 def test_a_damaged_normalization(corpus, tmp_path, content, expected):
     (tmp_path / "normalization.json").write_text(content)
     with pytest.raises(UserError) as refused:
-        arrays.prepare(corpus, tmp_path)
+        prepare(corpus, tmp_path)
     assert expected in str(refused.value)
     assert str(tmp_path / "normalization.json") in str(refused.value)
 
@@ -89,7 +92,7 @@ def test_no_normalization(tmp_path):
 
 
 def test_batches_are_of_one_shape(corpus, tmp_path):
-    data = arrays.prepare(corpus, tmp_path)
+    data = prepare(corpus, tmp_path)
     batches = TrainingBatches(data.train, batch_size=10, rows=12, seed=0)
     assert batches.per_epoch == 3
     epoch = [batches[i] for i in range(3)]

@@ -11,8 +11,10 @@ import pytest
 
 from kd.data.pipeline import TrainingBatches
 from kd.train import metrics_log
+from kd.train.block import Pace
 from kd.train.checkpoint import Checkpoints
-from kd.train.loop import Pace, train
+from kd.train.loop import train
+from kd.train.members import Member
 from kd.train.mesh import data_mesh, replicate
 from kd.train.metrics_log import MetricsLog
 from kd.train.signals import Interrupted
@@ -69,7 +71,7 @@ class Device:
         self.pending = []
         return jax.tree.map(np.asarray, tree)
 
-    def evaluate(self, params):
+    def evaluate(self, params, place):
         self.evaluating()
         self.evaluations += 1
         self.now += 7.0
@@ -109,8 +111,9 @@ class Folder:
                         evaluate_every=evaluate_every, save_every=save_every,
                     ),
                     mesh=mesh, learning_rate=optax.constant_schedule(1.0),
-                    evaluate=device.evaluate, checkpoints=checkpoints, log=log,
-                    say=self.said.append, speed=self.speed, clock=lambda: device.now,
+                    evaluate=device.evaluate, checkpoints=checkpoints,
+                    members=[Member(log)], say=self.said.append, speed=self.speed,
+                    clock=lambda: device.now,
                 )  # fmt: skip
         finally:
             log.close()

@@ -1,0 +1,154 @@
+"""What the runs of an experiment are made from, whatever their seeds."""
+
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from kd.data.sample import Sample, Sampled
+from kd.data.task import Corpus, Prepared
+from kd.experiment import Experiment
+from kd.networks import answers, load
+from kd.networks.answers import Answers
+from kd.networks.load import Found, Start
+from kd.run.workspace import Workspace
+
+
+class Ingredients(NamedTuple):
+    """Data, and the networks that a run begins with and learns from."""
+
+    data: Prepared
+    drawn: Sample
+    """What was drawn of the training set."""
+    sample: Sample
+    """What of it takes part."""
+    start: Start | None
+    """What the student begins with; None for fresh weights."""
+    answers: Answers | None
+    """The teachers, and what they say about the data; None without."""
+    seconds: float
+    """That it took."""
+
+
+def gather(
+    experiment: Experiment,
+    corpus: Corpus,
+    models: Sequence[pathlib.Path],
+    found: dict[str, Found],
+    workspace: Workspace,
+    begun: float,
+) -> Ingredients:
+    """Gathers them.
+
+    Args:
+        experiment: of the runs.
+        corpus: its records.
+        models: the folders of the networks that the runs yield. What turns records
+            into inputs is put into each.
+        found: where the networks are that they are made from, by their roles.
+        workspace: where.
+        begun: when the clock began.
+    """
+    found = dict(found)
+    start = found.pop("start", None)
+    teachers = [*found.values()]
+    data = _prepare(experiment, corpus, models, teachers, start, workspace)
+    drawn = experiment.data.sample(data.train.labels, experiment.data.target)
+    return Ingredients(
+        data,
+        drawn,
+        _taking_part(drawn, experiment, workspace.say),
+        load.load_start(start, experiment.data, data) if start else None,
+        _ask(experiment, data, teachers, workspace),
+        time.perf_counter() - begun,
+    )
+
+
+def _prepare(
+    experiment: Experiment,
+    corpus: Corpus,
+    models: Sequence[pathlib.Path],
+    teachers: list[Found],
+    start: Found | None,
+    workspace: Workspace,
+) -> Prepared:
+    """Inputs as the networks that the run is made from read them."""
+    task = experiment.data.with_sample_of(Sampled())  # Of which inputs know nothing.
+    made_from = [*teachers, *([start] if start else [])]
+    adopt = made_from[0].place if made_from else ""
+    for model in models:
+        task.put_preprocessing(corpus, model, adopt=adopt)
+    first = models[0]
+    data = workspace.memory.once(
+        "inputs",
+        (task, corpus.fingerprint, task.preprocessing(first)),
+        lambda: task.encode(corpus, first),
+    )
+    for found in made_from:
+        load.check_preprocessing(found, task, data, adopt)
+    return data
+
+
+def _taking_part(
+    drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
+) -> Sample:
+    """What can teach, and says what of the training set that is."""
+    if drawn.is_whole:
+        return drawn
+    say(
+        f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
+        f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
+        "another class"
+    )
+    hidden = len(drawn.kept) - drawn.num_labelled
+    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
+        return drawn
+    say(
+        f"{hidden:,} examples without a label take no part: every term of the "
+        "objective reads labels"
+    )
+    return drawn.with_labels_only()
+
+
+def _ask(
+    experiment: Experiment,
+    data: Prepared,
+    teachers: list[Found],
+    workspace: Workspace,
+) -> Answers | None:
+    """What the teachers say about the data."""
+    if not teachers:
+        return None
+    objective, view = experiment.objective, experiment.view
+    live = experiment.answers == "live"
+    if objective.reads_hidden and not live:
+        live = True
+        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
+        workspace.say(
+            f"teacher: runs in every step, to give {', '.join(readers)} more than "
+            "its logits"
+        )
+    if view is not None and not view.changes_answers and not live:
+        live = True
+        workspace.say("teacher: runs in every step, to see the view of the batch")
+    on_train = objective.needs_teacher and not live
+
+    def consult() -> Answers:
+        return answers.consult(
+            [
+                load.load(found, experiment.data, data, experiment.compute_dtype)
+                for found in teachers
+            ],
+            experiment.data.target.ensemble,
+            data,
+            on_train=on_train,
+            mesh=workspace.mesh,
+            cache=workspace.networks / "answers",
+            say=workspace.say,
+        )
+
+    asked = (
+        repr(teachers), experiment.data.with_sample_of(Sampled()),
+        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
+    )  # fmt: skip
+    return workspace.memory.once("answers", asked, consult)

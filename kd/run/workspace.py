@@ -1,0 +1,52 @@
+"""Where runs take place, and what those of one process share."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from jax.sharding import Mesh
+
+from kd.data import sources
+from kd.data.sample import Sampled
+from kd.data.task import Corpus, Task
+from kd.experiment import Experiment
+from kd.run.memory import Memory
+from kd.run.obtain import key
+
+
+@dataclasses.dataclass(frozen=True)
+class Workspace:
+    """Where runs take place, and what those of one process share."""
+
+    runs: pathlib.Path
+    """Folder of all runs; networks made on the way go to its folder `networks`."""
+    scale: str
+    mesh: Mesh
+    say: Callable[[str], Any]
+    """Shows a line to the person who waits."""
+    memory: Memory = dataclasses.field(default_factory=Memory)
+
+    @property
+    def networks(self) -> pathlib.Path:
+        """Folder of the runs that are found by what they are."""
+        return self.runs / "networks"
+
+
+def read(task: Task, workspace: Workspace) -> Corpus:
+    """The records of a task, read once."""
+    task = task.with_sample_of(Sampled())  # Of which the records know nothing.
+
+    def load_and_tell() -> Corpus:
+        corpus = sources.load(task)
+        if corpus.notice:
+            workspace.say(corpus.notice)
+        return corpus
+
+    return workspace.memory.once("records", task, load_and_tell)
+
+
+def folder_of(experiment: Experiment, workspace: Workspace) -> pathlib.Path:
+    """Where `make` runs an experiment: the folder of the network that it yields."""
+    fingerprint = read(experiment.data, workspace).fingerprint
+    return workspace.networks / key(experiment, fingerprint)
