@@ -185,7 +185,9 @@ def test_text_in_buckets_too(here, tmp_path):
         tiny_experiment(widths=(16, 32)).sharing_data(), num_steps=12, batch_size=8
     )
     members = of_seeds(tiny, (0, 3))
-    run.make(tiny.teachers[0].recipe, alone)
+    recipe = tiny.teachers[0].recipe
+    assert recipe is not None
+    run.make(recipe, alone)
     shutil.copytree(alone.runs, workspace.runs)
     run.make_together(members, workspace)
     for member in members:
