@@ -1,6 +1,7 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
-`python -m kd table NAME ...` is what `make table` calls.
+`python -m kd table NAME ...` is what `make table` calls, and `python -m kd profile RUN`
+what `make profile` does.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from kd.errors import UserError
 def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
-        description="Runs an experiment, or with `table NAME` a table of them.",
+        description="Runs an experiment, with `table NAME` a table of them, or with "
+        "`profile RUN` compares training with dev in the layers of a run.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
@@ -33,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[:1] == ["table"]:
             from kd.compare import command
+
+            return command.main(arguments[1:])
+        if arguments[:1] == ["profile"]:
+            from kd.profile import command
 
             return command.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))

@@ -135,7 +135,7 @@ def test_narrower_and_noisier_layers_contract_more():
     assert contraction.dropout(0.5, 2) < contraction.dropout(0.5, 8) < 1
     assert contraction.dropout(0.9, 2) < contraction.dropout(0.1, 2)
     assert contraction.dropconnect(0.5, 2, 2) < contraction.dropconnect(0.5, 2, 3)
-    noise = [contraction.gaussian_noise(s, 2.0) for s in (0.1, 1.0, 10.0)]
+    noise = [contraction.gaussian_noise(s, 2.0) for s in (0.4, 1.0, 10.0)]
     assert noise == sorted(noise, reverse=True) and noise[-1] > 0 and noise[0] < 1
     assert contraction.dropout(0.0, 3) == 1.0 and contraction.dropout(1.0, 3) == 0.0
     assert contraction.gaussian_noise(1.0, 0.0) == 0.0
