@@ -1,5 +1,6 @@
 """Coefficients against channels written out, integrals and simulations."""
 
+import functools
 import itertools
 
 import flax.linen as nn
@@ -98,17 +99,20 @@ def test_dropconnect_written_out(rate, shape):
 @pytest.mark.parametrize("deviation", [0.3, 1.0, 4.0])
 def test_gaussian_noise_by_integration(deviation):
     diameter = 2.0
-    p, q = stats.norm(0, deviation), stats.norm(diameter, deviation)
+    p, q = (
+        functools.partial(stats.norm.pdf, loc=mean, scale=deviation)
+        for mean in (0.0, diameter)
+    )
     eta = contraction.gaussian_noise(deviation, diameter)
     wide = (-9 * deviation, diameter + 9 * deviation)
     variation, _ = integrate.quad(
-        lambda y: 0.5 * abs(p.pdf(y) - q.pdf(y)), *wide, points=[diameter / 2]
+        lambda y: 0.5 * abs(p(y) - q(y)), *wide, points=[diameter / 2]
     )
     np.testing.assert_allclose(eta, variation, rtol=1e-6)
     for a, b in ((0.5, 0.5001), (0.1, 0.3), (0.02, 0.9)):
 
         def density(share, y):
-            return (1 - share) * p.pdf(y) + share * q.pdf(y)
+            return (1 - share) * p(y) + share * q(y)
 
         def integrand(y, a=a, b=b):
             return density(a, y) * np.log(density(a, y) / density(b, y))
