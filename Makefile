@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp table sweep experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp table sweep profile experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -102,6 +102,11 @@ sweep: $(INSTALLED)  ## tune a table's rows alike: NAME= GRID="a.b=[1,2]" [TRIAL
 		$(and $(call given,TOGETHER),$(if $(filter 0,$(TOGETHER)),--no-together,--together)) \
 		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
 		$(call given,NAME) $(ARGS)
+
+profile: $(INSTALLED)  ## compare training with dev in the layers of a run: RUN= [SOURCE= DATA_DIR= ARGS="--examples=512"]
+	@exec $(PY) -m kd profile $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(and $(call given,DEBUG),--debug) \
+		$(call given,RUN) $(ARGS)
 
 experiments: $(INSTALLED)  ## list the experiments with a line each
 	@$(PY) -c 'from kd import catalog; print(catalog.listing())'

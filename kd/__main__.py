@@ -1,21 +1,30 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
-`python -m kd table NAME ...` is what `make table` calls, `sweep` instead `make sweep`.
+`python -m kd table`, `sweep` and `profile` are what the targets of those names call.
 """
 
 import argparse
+import importlib
 import sys
 import traceback
 
 from kd import options
 from kd.errors import UserError, is_out_of_memory
 
+_COMMANDS = {
+    "table": "kd.compare.command",
+    "sweep": "kd.compare.sweep",
+    "profile": "kd.profile.command",
+}
+"""Modules whose `main` takes the rest of the line, by its first word."""
+
 
 def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
-        description="Runs an experiment, with `table NAME` a table of them, with "
-        "`sweep NAME` settings of either.",
+        description="Runs an experiment. `table NAME` makes a table of them, `sweep "
+        "NAME` tries their settings, `profile RUN` compares training with dev in the "
+        "layers of a run; each has its own --help.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
@@ -32,14 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
-        if arguments[:1] == ["table"]:
-            from kd.compare import command
-
-            return command.main(arguments[1:])
-        if arguments[:1] == ["sweep"]:
-            from kd.compare import sweep
-
-            return sweep.main(arguments[1:])
+        if arguments and arguments[0] in _COMMANDS:
+            module = importlib.import_module(_COMMANDS[arguments[0]])
+            return module.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))
     except UserError as error:
         if debug:

@@ -122,6 +122,12 @@ class Experiment:
                         "compares predicted classes, of which a number has none; "
                         "SquaredError learns from the targets, LogitMSE from a teacher"
                     )
+        for term in self.objective.terms:
+            if term.loss.compares_views and not self.procedure.gives_views:
+                yield (
+                    f"{term.loss.name} compares two views of every example, and "
+                    f"{type(self.procedure).__name__} gives one; Contrastive gives two"
+                )
         rows = -(-self.batch_size // max(self.num_microbatches, 1))
         for term in self.objective.terms:
             if problem := term.loss.problem(rows):

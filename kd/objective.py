@@ -95,6 +95,11 @@ class Loss(abc.ABC):
         """
         return False
 
+    @property
+    def compares_views(self) -> bool:
+        """Whether a second view of every example stands in the teacher's place."""
+        return False
+
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
@@ -136,6 +141,10 @@ class Wrapper(Loss):
     @property
     def reads_labels(self) -> bool:
         return self.loss.reads_labels
+
+    @property
+    def compares_views(self) -> bool:
+        return self.loss.compares_views
 
     def problem(self, num_rows: int) -> str:
         return self.loss.problem(num_rows)

@@ -145,6 +145,8 @@ class Task(Sampled, abc.ABC, Generic[R]):
 
     tfds_module: ClassVar[str]
     """The part of TFDS that knows the data set."""
+    num_views: ClassVar[int] = 1
+    """Of every example: with two, a batch holds "others" [b, ...] beside "inputs"."""
 
     name: str
     """As the field writes it; also the task's folder in the official layout."""

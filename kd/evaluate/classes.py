@@ -174,6 +174,10 @@ class Classes(Target):
             f"{len(self.labels) - 1}"
         )
 
+    def points(self, targets: np.ndarray) -> np.ndarray:
+        """1 at the class, 0 elsewhere."""
+        return (targets[:, None] == np.arange(len(self.labels))).astype(np.float64)
+
     def ensemble(self, outputs: Sequence[Any]) -> Any:
         """Logits of the mean of the networks' probabilities.
 

@@ -84,6 +84,10 @@ class Target(abc.ABC):
     def problem(self, targets: np.ndarray) -> str:
         """What is wrong with the first wrong target; empty where none is."""
 
+    def points(self, targets: np.ndarray) -> np.ndarray:
+        """Targets as points [n, k], whose distances say how different they are."""
+        return np.asarray(targets, np.float64)[:, None]
+
     def metric(self, name: str) -> Metric:
         """The metric of a name, or the measure of fidelity.
 

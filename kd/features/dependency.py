@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd.features.critic import contracted, critic_parameters, scores_of_all
 from kd.features.feature import VectorLoss
-from kd.features.norms import norm, unit
-from kd.features.projection import linear_parameters
+from kd.features.norms import unit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,13 +50,7 @@ class WassersteinDependency(VectorLoss):
 
     def parameters(self, key, student_width, teacher_width, num_classes):
         del num_classes
-        first, second = jax.random.split(key)
-        return {
-            "first": linear_parameters(
-                first, student_width + teacher_width, self.width
-            ),
-            "second": linear_parameters(second, self.width, 1)["kernel"],
-        }
+        return critic_parameters(key, student_width, teacher_width, self.width)
 
     def rows(self, params, student, teacher, labels, where):
         del labels
@@ -72,21 +66,6 @@ class WassersteinDependency(VectorLoss):
         self, params, student: Float[Array, "b d"], teacher: Float[Array, "c e"]
     ) -> Float[Array, "b c"]:
         """f(x_i, y_j) of all pairs of rows."""
-        kernel = _contracting(params["first"]["kernel"])
-        ours, theirs = jnp.split(kernel, [student.shape[1]])
-        # The first layer of a pair is the sum of what both sides give to it.
-        units = (unit(student) @ ours)[:, None] + (unit(teacher) @ theirs)[None]
-        units = jax.nn.relu(units + params["first"]["bias"])
-        return self.slope * (units @ _contracting(params["second"]))[..., 0]
-
-
-def _contracting(kernel: Float[Array, "d e"]) -> Float[Array, "d e"]:
-    """The matrix, divided by its largest singular value where that exceeds 1."""
-    # The singular vectors are constants: the value's derivative is their product,
-    # while that of a decomposition is infinite where singular values meet.
-    fixed = jax.lax.stop_gradient(kernel)
-    squared = jnp.matmul(fixed.T, fixed, precision="highest")
-    right = jnp.linalg.eigh(squared)[1][:, -1]
-    left = fixed @ right
-    largest = jnp.dot(left / jnp.where(norm(left) > 0, norm(left), 1), kernel @ right)
-    return kernel / jnp.maximum(largest, 1)
+        return self.slope * scores_of_all(
+            contracted(params), unit(student), unit(teacher)
+        )

@@ -1,6 +1,7 @@
 """A multi-layer perceptron, for tables and small images."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -79,6 +80,25 @@ class MLP:
 
         return Model(init, apply)
 
+    def tail(
+        self, layer: int, num_classes: int
+    ) -> Callable[[Params, Float[Array, "b d"]], Float[Array, "b v"]]:
+        """What follows a hidden layer: (params, its output) -> logits, dropout off.
+
+        Args:
+            layer: its place in `Outputs.hidden`, from 0.
+            num_classes: v.
+        """
+        network = _Network(self, num_classes, jnp.dtype("float32"))
+
+        def logits(params: Params, hidden: Float[Array, "b d"]) -> Float[Array, "b v"]:
+            outputs = network.apply(
+                {"params": params}, hidden, train=False, first=layer + 1
+            )
+            return cast(Outputs, outputs).logits
+
+        return logits
+
 
 def _inputs(batch: Batch) -> Float[Array, "b ..."]:
     if "inputs" not in batch:
@@ -92,10 +112,13 @@ class _Network(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "b ..."], *, train: bool) -> Outputs:
+    def __call__(
+        self, inputs: Float[Array, "b ..."], *, train: bool, first: int = 0
+    ) -> Outputs:
+        """From layer `first` on, which the inputs are those of."""
         x = inputs.reshape(len(inputs), -1)
         hidden = []
-        for i, width in enumerate(self.mlp.widths):
+        for i, width in [*enumerate(self.mlp.widths)][first:]:
             x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"layer_{i}")(x))
             hidden.append(x)
             x = nn.Dropout(self.mlp.dropout, deterministic=not train)(x)

@@ -1,6 +1,7 @@
 """Residual networks for small images, after He et al. (2016), section 4.2."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, cast
 
 import flax.linen as nn
@@ -108,6 +109,25 @@ class ResNet:
 
         return Model(init, apply)
 
+    def tail(
+        self, layer: int, num_classes: int
+    ) -> Callable[[Params, Float[Array, "b ..."]], Float[Array, "b v"]]:
+        """What follows a layer: (params, its output) -> logits.
+
+        Args:
+            layer: its place in `Outputs.hidden`: 0 is the stem.
+            num_classes: v.
+        """
+        network = _Network(self, num_classes, jnp.dtype("float32"))
+
+        def logits(
+            params: Params, hidden: Float[Array, "b ..."]
+        ) -> Float[Array, "b v"]:
+            outputs = network.apply({"params": params}, hidden, first=layer + 1)
+            return cast(Outputs, outputs).logits
+
+        return logits
+
 
 def _images(batch: Batch) -> Float[Array, "b h w c"]:
     if "inputs" not in batch or batch["inputs"].ndim != 4:
@@ -122,21 +142,25 @@ class _Network(nn.Module):
     dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, images: Float[Array, "b h w c"]) -> Outputs:
+    def __call__(self, x: Float[Array, "b ..."], *, first: int = 0) -> Outputs:
+        """From the stem on (0), a stage (1, ...), or the classifier after them."""
         resnet = self.resnet
-        x = _conv(resnet.widths[0], self.dtype, stride=resnet.stem_stride, name="stem")(
-            images
-        )
-        x = nn.relu(_norm(resnet, self.dtype, name="stem_norm")(x))
-        hidden = [x]
-        for i, width in enumerate(resnet.widths):
+        num_stages = len(resnet.widths)
+        hidden = []
+        if first == 0:
+            width, stride = resnet.widths[0], resnet.stem_stride
+            x = _conv(width, self.dtype, stride=stride, name="stem")(x)
+            x = nn.relu(_norm(resnet, self.dtype, name="stem_norm")(x))
+            hidden.append(x)
+        for i, width in [*enumerate(resnet.widths)][max(first - 1, 0) :]:
             for j in range(resnet.num_blocks):
                 stride = 2 if i > 0 and j == 0 else 1
                 name = f"stage_{i}_block_{j}"
                 x = _Block(resnet, width, stride, self.dtype, name=name)(x)
             hidden.append(x)
-        x = x.mean(axis=(1, 2))
-        hidden.append(x)
+        if first <= num_stages + 1:
+            x = x.mean(axis=(1, 2))
+            hidden.append(x)
         classifier = nn.Dense(self.num_classes, dtype=jnp.float32, name="classifier")
         return Outputs(classifier(x), tuple(hidden))
 

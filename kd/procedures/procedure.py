@@ -93,6 +93,8 @@ class Procedure(abc.ABC):
 
     exported = "student"
     """The learner that is saved as the run's network, and reported as the student."""
+    gives_views = False
+    """Whether losses get a second view of the example in the teacher's place."""
 
     def learners(self, student: Architecture) -> dict[str, Architecture]:
         """The networks that learn, by name; all are evaluated.

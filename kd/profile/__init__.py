@@ -1,0 +1,1 @@
+"""The layer profile of a finished run: `make profile RUN=runs/NAME/SEED`."""
