@@ -50,6 +50,8 @@ class Setting(NamedTuple):
     """The frozen networks; None for one whose answers come with the batch."""
     objective: Mix
     optimizer: optax.GradientTransformation
+    num_steps: int = 0
+    """Length of the run."""
     combine: Callable[[list[Any]], Any] | None = None
     """The logits of several teachers as those of one; None where there is one."""
     num_microbatches: int = 1
@@ -94,6 +96,14 @@ class Procedure(abc.ABC):
     exported = "student"
     """The learner that is saved as the run's network, and reported as the student."""
 
+    @property
+    def consults_teachers(self) -> bool:
+        """Whether losses of student and teacher ask the experiment's teachers.
+
+        If not, the learners teach each other, and are compared with them at most.
+        """
+        return True
+
     def learners(self, student: Architecture) -> dict[str, Architecture]:
         """The networks that learn, by name; all are evaluated.
 
@@ -101,6 +111,14 @@ class Procedure(abc.ABC):
         `exported`, and only it takes the weights of `Experiment.start`.
         """
         return {self.exported: student}
+
+    def objectives(self, objective: Mix) -> dict[str, Mix]:
+        """What each learner minimises, by its name.
+
+        Args:
+            objective: the experiment's, which is that of `exported`.
+        """
+        return {self.exported: objective}
 
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         """What speaks against the experiment, a line each."""

@@ -151,8 +151,9 @@ def _sample(data: Mapping[str, Any]) -> Markup | None:
 
 def _scores(summary: Summary) -> Markup:
     student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
+    others = summary.get("others") or {}
     num_dev = (summary.get("data") or {}).get("num_dev")
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
 
     def points(ours: float, theirs: float) -> str:
         return f"{100 * (ours - theirs):+.2f} points".replace("-", "−")
@@ -172,6 +173,7 @@ def _scores(summary: Summary) -> Markup:
             (
                 f"{metric['title']} {'↑' if metric['higher_is_better'] else '↓'}",
                 shown(both[0], metric),
+                *(shown(one.get(metric["name"]), metric) for one in others.values()),
                 shown(both[1], metric),
                 "" if None in both else difference(*both),  # pyrefly: ignore
                 metric["meaning"]
@@ -187,6 +189,7 @@ def _scores(summary: Summary) -> Markup:
         (
             "parameters",
             count(sizes[0]),
+            *(count(one.get("num_params")) for one in others.values()),
             count(sizes[1]),
             f"× {decimal(_ratio(*sizes), digits=3)}" if None not in sizes else "",
             "learned weights; the student's as a multiple of the teacher's",
@@ -196,6 +199,7 @@ def _scores(summary: Summary) -> Markup:
         (
             "",
             element("span", "student", class_="student"),
+            *others,
             element("span", "teacher", class_="teacher"),
             "difference",
             "what it says",
@@ -223,12 +227,6 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
             f"best dev {main.get('title', best.get('metric'))}",
             score(best.get("value"), main),
             f"at step {count(best['step'])}; chosen on dev, so optimistic",
-        )
-    for name, other in (summary.get("others") or {}).items():
-        yield tile(
-            f"{name}: {main.get('title', '')}",
-            score(other.get(main.get("name", "")), main),
-            "learned beside the student",
         )
     yield tile(
         "speed",

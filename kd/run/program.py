@@ -95,6 +95,7 @@ def _build(
             combine=experiment.data.target.ensemble,
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
+            num_steps=num_steps,
             num_microbatches=experiment.num_microbatches,
             term_gradients=experiment.term_gradients,
             view=experiment.view,

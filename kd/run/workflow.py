@@ -242,7 +242,7 @@ def _taking_part(
         "another class"
     )
     hidden = len(drawn.kept) - drawn.num_labelled
-    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
+    if not hidden or not all(loss.reads_labels for loss in experiment.losses):
         return drawn
     say(
         f"{hidden:,} examples without a label take no part: every term of the "
@@ -260,19 +260,19 @@ def _ask(
     """What the teachers say about the data."""
     if not teachers:
         return None
-    objective, view = experiment.objective, experiment.view
-    live = experiment.answers == "live"
-    if objective.reads_hidden and not live:
+    losses, view = experiment.losses, experiment.view
+    asked, live = experiment.asks_teachers, experiment.answers == "live"
+    readers = [loss.name for loss in losses if loss.reads_hidden]
+    if asked and readers and not live:
         live = True
-        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
         workspace.say(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    if view is not None and not view.changes_answers and not live:
+    if asked and view is not None and not view.changes_answers and not live:
         live = True
         workspace.say("teacher: runs in every step, to see the view of the batch")
-    on_train = objective.needs_teacher and not live
+    on_train = asked and not live
 
     def consult() -> Answers:
         return answers.consult(

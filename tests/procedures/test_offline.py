@@ -7,38 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from procedures.linear import linear, make_batch, with_hidden_labels
 
 from kd.divergences import ATKD, DKD, JS, KL, ReverseKL, SinKD, TotalVariation
 from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
-from kd.types import Model, Outputs
-
-
-def linear(rate=0.0):
-    """Logits linear in the inputs, with dropout on the inputs."""
-
-    def init(key, batch):
-        return {"w": 0.5 * jax.random.normal(key, (batch["inputs"].shape[1], 3))}
-
-    def apply(params, batch, key):
-        inputs = batch["inputs"]
-        if key is not None and rate:
-            keep = jax.random.bernoulli(key, 1 - rate, inputs.shape)
-            inputs = jnp.where(keep, inputs / (1 - rate), 0)
-        return Outputs(logits=inputs @ params["w"], hidden=(inputs,))
-
-    return Model(init, apply)
-
-
-def make_batch(rows=12, masked=2):
-    random = np.random.default_rng(0)
-    return {
-        "inputs": jnp.float32(random.normal(size=(rows, 5))),
-        "labels": jnp.int32(random.integers(0, 3, rows)),
-        "mask": jnp.arange(rows) < rows - masked,
-    }
+from kd.types import Outputs
 
 
 def offline(student, teacher, objective, optimizer, **options):
@@ -135,16 +111,6 @@ def test_cached_logits_give_the_losses_of_the_live_teacher():
     np.testing.assert_allclose(
         cached.params["student"]["w"], live.params["student"]["w"], rtol=1e-5, atol=1e-7
     )
-
-
-def with_hidden_labels(batch, hidden, missing=-1):
-    """The batch as `kd.data.sample` gives it; masked rows are the last."""
-    keeps = batch["mask"] & ~np.isin(np.arange(len(batch["mask"])), hidden)
-    weight = keeps * batch["mask"].sum() / np.maximum(keeps.sum(), 1)
-    return keeps, batch | {
-        "labels": jnp.where(keeps, batch["labels"], missing),
-        "label_weight": jnp.float32(weight),
-    }
 
 
 HIDDEN = [0, 3, 4, 6, 9]
