@@ -6,14 +6,16 @@ checkpoints and results know no particular one.
 """
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, Shaped
 
+from kd.data.sample import Sample
 from kd.objective import Mix
 from kd.procedures.term_gradients import TermGradients
 from kd.types import Architecture, Batch, Model, Outputs, Params, Training
@@ -124,6 +126,21 @@ class Procedure(abc.ABC):
         """What speaks against the experiment, a line each."""
         del experiment
         yield from ()
+
+    def annotate(
+        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train v"]]
+    ) -> Mapping[str, Shaped[np.ndarray, "num_train ..."]]:
+        """What every batch holds of its examples besides, by name; nothing by default.
+
+        Asked once, before the first step, by a run that goes on as by one that begins:
+        a pure function of what is given, of the whole training split.
+
+        Args:
+            sample: what of the split is learnt from, and its labels.
+            answers: the cached logits of every teacher; none where they are not cached.
+        """
+        del sample, answers
+        return {}
 
     @abc.abstractmethod
     def build(self, setting: Setting) -> Training:

@@ -78,13 +78,14 @@ def fit(
     """
     # Rows divide evenly among devices and micro-batches; what is over is masked.
     unit = mesh.size * experiment.num_microbatches
-    cached = answers.train if answers is not None else None
+    cached = (answers.train if answers is not None else None) or ()
+    told = {answers_name(i): logits for i, logits in enumerate(cached)}
     batches = TrainingBatches(
         data.train,
         batch_size=experiment.batch_size,
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
-        answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
+        answers={**told, **experiment.procedure.annotate(sample, cached)},
         sample=None if sample.is_whole else sample,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
