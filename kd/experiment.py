@@ -126,7 +126,24 @@ class Experiment:
         for loss in self.losses:
             if problem := loss.problem(rows):
                 yield problem
+        yield from self._unanswered()
         yield from self.procedure.problems(self)
+
+    def _unanswered(self):
+        """What speaks against asking the teachers about a part of the examples."""
+        if not self.data.unanswered or not self.asks_teachers:
+            return
+        readers = ", ".join(loss.name for loss in self.losses if loss.reads_hidden)
+        for wrong, what in (
+            (self.answers == "live", "answers=live asks about all; set answers=cached"),
+            (readers, f"{readers} has the teacher run in every step, on all"),
+            (self.view, "a view would mix, or change, what answers are known of"),
+        ):
+            if wrong:
+                yield (
+                    f"data.unanswered={self.data.unanswered} reads a teacher's cached "
+                    f"answers about the others; {what}"
+                )
 
     @property
     def losses(self) -> list[Loss]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kd.compare import words
+from kd.report.quantities import MISSING
 
 Record = Mapping[str, Any]
 
@@ -59,6 +60,7 @@ def header(record: Record) -> list[str]:
     heads = ["", words.unit(main), f"less {record['baseline']}", "p (Holm)"]
     heads += [words.unit(metric) for metric in record["metrics"][1:]]
     heads.append("best checkpoint")
+    heads += ["teacher queries"] if _asked(record) else []
     return heads + (["published"] if _published(record) else [])
 
 
@@ -75,6 +77,7 @@ def body(record: Record) -> Iterator[list[str]]:
             *(words.interval(row["scores"].get(m["name"]), m) for m in others),
             words.value(row["best_checkpoint"], record["best_metric"]),
         ]
+        cells += [words.queries(row)] if _asked(record) else []
         yield cells + ([row["published"] or "–"] if _published(record) else [])
 
 
@@ -115,6 +118,11 @@ def claims(record: Record) -> Iterator[list[str]]:
             words.p_value(claim),
             claim["verdict"],
         ]
+
+
+def _asked(record: Record) -> bool:
+    """Whether its runs have counted; those of before queries were counted have not."""
+    return any(words.queries(row) != MISSING for row in record["rows"])
 
 
 def _published(record: Record) -> bool:

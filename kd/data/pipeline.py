@@ -111,6 +111,12 @@ class TrainingBatches:
             return batch
         return batch | self.sample.of_batch(batch["index"], batch["mask"])
 
+    def num_seen(self, num_steps: int) -> int:
+        """Examples of the first batches, each as often as it comes."""
+        whole, rest = divmod(num_steps, self.per_epoch)
+        in_epoch = sum(len(index) for index in self._plan(0))
+        return whole * in_epoch + sum(len(index) for index in self._plan(whole)[:rest])
+
     def from_step(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of steps start, ..., stop - 1, made ahead by two threads."""
         steps = grain.MapDataset.range(start, stop).map(self.__getitem__)

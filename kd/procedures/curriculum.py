@@ -107,12 +107,12 @@ class Curriculum(Procedure):
     def annotate(
         self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train v"]]
     ) -> Mapping[str, Shaped[np.ndarray, "num_train"]]:
-        """`stratum` of every example, int32 in [0, K); of those not learnt from 0.
+        """`stratum` of every example that experts answer on, int32 in [0, K), else 0.
 
         Raises:
             UserError: there are fewer examples than experts.
         """
-        ranked = sample.kept
+        ranked = sample.asked
         if len(ranked) < len(answers):
             raise UserError(
                 f"{len(answers)} experts and {len(ranked)} examples to learn from: "

@@ -123,6 +123,12 @@ class Online(Procedure):
                 f"{readers} reads hidden states, and {len(experiment.teachers)} frozen "
                 "teachers answer as one, without any; there must be one at most"
             )
+        if self.with_teachers and data.unanswered:
+            yield (
+                f"data.unanswered={data.unanswered} hides a teacher's answers, and "
+                "online every network speaks of every example; with_teachers must be "
+                "false"
+            )
         if self.taught_by in ("best", "min_logit"):
             if not data.target.has_classes:
                 yield (

@@ -139,13 +139,15 @@ def _sample(data: Mapping[str, Any]) -> Markup | None:
     num, labelled, changed = (
         drawn.get(f"num_{name}") for name in ("examples", "labelled", "changed_labels")
     )
-    if num is None or (num == labelled == data.get("num_train") and not changed):
+    answered = drawn.get("num_answered", num)
+    whole = num == labelled == answered == data.get("num_train")
+    if num is None or (whole and not changed):
         return None
     return element(
         "p",
         f"Trained on {count(num)} of {count(data.get('num_train'))} examples, "
         f"{count(labelled)} of them labelled, {count(changed)} of these as another "
-        "class.",
+        f"class; teachers may be asked about {count(answered)}.",
     )
 
 
@@ -238,6 +240,12 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
         duration(speed.get("seconds_train")),
         f"for {count(speed.get('steps'))} steps",
     )
+    if summary.get("teacher_queries") is not None:
+        yield tile(
+            "teacher queries",
+            f"{summary['teacher_queries']:,}",
+            "training examples put to a teacher",
+        )
     yield tile("teacher", duration(speed.get("seconds_teacher")), "to make it ready")
     yield tile("whole run", duration(speed.get("seconds_total")), "from start to end")
 

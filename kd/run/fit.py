@@ -48,6 +48,9 @@ class Fitted(NamedTuple):
     learnt: dict[str, Learnt]
     """Every network that learned, by its name in the procedure."""
     num_steps: int
+    num_queries: int
+    """How often a training example was put to a frozen teacher, see `num_queries` of
+    `kd.networks.answers.Answers`; resumed or not. Evaluation on dev does not count."""
     speed: Speed
 
 
@@ -163,6 +166,9 @@ def fit(
             for name, learner in learners.items()
         },
         num_steps=num_steps,
+        num_queries=answers.num_queries(batches.num_seen(num_steps))
+        if answers is not None and experiment.asks_teachers
+        else 0,
         speed=speed,
     )
 

@@ -6,16 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from kd import config
-from kd.data.task import Split
 from kd.experiment import Experiment
 from kd.networks.answers import Answers
 from kd.networks.load import Loaded
-from kd.networks.predict import predictor
+from kd.networks.predict import Predict, predictor
 from kd.procedures.procedure import Setting
 from kd.run.memory import Memory
 from kd.types import Architecture, Batch, Params, Training
@@ -25,7 +23,7 @@ class Learner(NamedTuple):
     """What is compiled of a network that learns."""
 
     init: Callable[[PRNGKeyArray, Batch], Params]
-    predict: Callable[[Params, Split], Float[np.ndarray, "num_examples v"]]
+    predict: Predict
 
 
 class Program(NamedTuple):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from jax.sharding import Mesh
 
 from kd import config, environment, run_directory
@@ -145,13 +146,14 @@ def _run_in(
         teachers, start = _obtain(experiment, workspace)
         data = _prepare(experiment, corpus, directory, teachers, start)
         drawn = experiment.data.sample(data.train.labels, experiment.data.target)
+        sample = _taking_part(drawn, experiment, workspace.say)
         begun = load.load_start(start, experiment.data, data) if start else None
-        told = _ask(experiment, data, teachers, workspace)
+        told = _ask(experiment, data, sample, teachers, workspace)
         seconds_teacher = time.perf_counter() - started
         fitted = fit(
             experiment,
             data,
-            _taking_part(drawn, experiment, workspace.say),
+            sample,
             begun,
             told,
             directory,
@@ -172,6 +174,7 @@ def _run_in(
                 "sample": drawn.counts(),
             },
             **results.write(directory, experiment, data, told, fitted),
+            "teacher_queries": fitted.num_queries,
             "speed": {
                 "examples_per_second": round(fitted.speed.examples_per_second, 1),
                 "steps": fitted.num_steps,
@@ -234,26 +237,43 @@ def _taking_part(
     drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
 ) -> Sample:
     """What can teach, and says what of the training set that is."""
+    if not experiment.asks_teachers:
+        drawn = dataclasses.replace(drawn, answered=np.ones_like(drawn.answered))
     if drawn.is_whole:
         return drawn
+    answers = len(drawn.asked)
     say(
         f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
         f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
         "another class"
+        + (f"; teachers answer on {answers:,}" if answers < len(drawn.kept) else "")
     )
-    hidden = len(drawn.kept) - drawn.num_labelled
-    if not hidden or not all(loss.reads_labels for loss in experiment.losses):
+    whole = np.ones_like(drawn.answered)
+    useful = np.zeros_like(whole)
+    for loss in experiment.losses:
+        useful |= (drawn.labelled if loss.reads_labels else whole) & (
+            drawn.answered if loss.needs_teacher else whole
+        )
+    idle = int((~useful[drawn.kept]).sum())
+    if not idle:
         return drawn
+    if all(loss.reads_labels for loss in experiment.losses):
+        lack, why = "a label", "reads labels"
+    elif all(loss.needs_teacher for loss in experiment.losses):
+        lack, why = "a teacher's answer", "needs one"
+    else:
+        lack, why = "a label and an answer", "needs one of them"
     say(
-        f"{hidden:,} examples without a label take no part: every term of the "
-        "objective reads labels"
+        f"{idle:,} examples without {lack} take no part: every term of the objective "
+        f"{why}"
     )
-    return drawn.with_labels_only()
+    return drawn.only(useful)
 
 
 def _ask(
     experiment: Experiment,
     data: Prepared,
+    sample: Sample,
     teachers: list[Found],
     workspace: Workspace,
 ) -> Answers | None:
@@ -261,18 +281,18 @@ def _ask(
     if not teachers:
         return None
     losses, view = experiment.losses, experiment.view
-    asked, live = experiment.asks_teachers, experiment.answers == "live"
+    asks, live = experiment.asks_teachers, experiment.answers == "live"
     readers = [loss.name for loss in losses if loss.reads_hidden]
-    if asked and readers and not live:
+    if asks and readers and not live:
         live = True
         workspace.say(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    if asked and view is not None and not view.changes_answers and not live:
+    if asks and view is not None and not view.changes_answers and not live:
         live = True
         workspace.say("teacher: runs in every step, to see the view of the batch")
-    on_train = asked and not live
+    about = sample.asked if asks and not live else None
 
     def consult() -> Answers:
         return answers.consult(
@@ -282,7 +302,7 @@ def _ask(
             ],
             experiment.data.target.ensemble,
             data,
-            on_train=on_train,
+            about=about,
             mesh=workspace.mesh,
             cache=workspace.runs / "networks" / "answers",
             say=workspace.say,
@@ -290,7 +310,8 @@ def _ask(
 
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
-        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
+        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
+        None if about is None else about.tobytes(),
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 

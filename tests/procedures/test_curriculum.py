@@ -148,6 +148,10 @@ def test_strata_are_of_the_examples_that_are_learnt_from():
     assert strata(sample_of([0] * 6, kept=[0, 2, 5]), SURE, other, other) == [
         0, 0, 1, 0, 0, 2,
     ]  # fmt: skip
+    few = sample_of([0] * 6)
+    few.answered[[1, 3, 4]] = False
+    nan = np.where(few.answered[:, None], SURE, np.nan)
+    assert strata(few, nan, nan, nan) == [0, 0, 1, 0, 0, 2]
     with pytest.raises(UserError, match="3 experts and 2 examples to learn from"):
         strata(sample_of([0] * 6, kept=[0, 2]), SURE, other, other)
 

@@ -9,7 +9,17 @@ import optax
 import pytest
 from procedures.linear import linear, make_batch, with_hidden_labels
 
-from kd.divergences import ATKD, DKD, JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.data.sample import Sample
+from kd.divergences import (
+    ATKD,
+    DKD,
+    JS,
+    KL,
+    ComparativeKL,
+    ReverseKL,
+    SinKD,
+    TotalVariation,
+)
 from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
@@ -143,6 +153,80 @@ def test_terms_on_labels_are_means_over_the_labelled(num_microbatches):
     )
     np.testing.assert_allclose(
         before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+def known_of(batch, hidden, unasked):
+    """The batch as the sample gives it, with NaN for what the teacher was not asked."""
+    rows = np.arange(len(batch["mask"]))
+    labelled, answered = ~np.isin(rows, hidden), ~np.isin(rows, unasked)
+    sample = Sample(rows, np.asarray(batch["labels"]), labelled, answered, 0)
+    logits = linear().apply(linear().init(jax.random.key(9), batch), batch, None).logits
+    logits = jnp.where(answered[:, None], logits, jnp.nan)
+    known = sample.of_batch(rows, np.asarray(batch["mask"]))
+    known = {name: jnp.asarray(values) for name, values in known.items()}
+    keeps = np.asarray(batch["mask"])
+    return labelled & keeps, answered & keeps, batch | known | {
+        "teacher_logits": logits,
+        "labels": jnp.where(labelled, batch["labels"], -1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2, 3, 12])
+@pytest.mark.parametrize("hidden", [[], HIDDEN])
+def test_terms_on_a_teacher_are_means_over_what_it_was_asked(num_microbatches, hidden):
+    objective = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD()
+    procedure, state, _, batch = start(objective, num_microbatches=num_microbatches)
+    before = jax.device_get(state.params["student"]["w"])
+    labelled, answered, batch = known_of(batch, hidden, unasked=[1, 3, 4, 7])
+    assert answered.sum() == 6
+
+    def formula(w):
+        s, t, y = batch["inputs"] @ w, batch["teacher_logits"], batch["labels"]
+        both = labelled & answered
+        ce = CrossEntropy()(s[labelled], y[labelled]).mean()
+        kl = KL(2.0)(s[answered], t[answered]).mean()
+        dkd = DKD()(s[both], t[both], y[both]).mean()
+        return 0.1 * ce + 0.9 * kl + 0.2 * dkd, (ce, kl, dkd)
+
+    (value, parts), gradient = jax.value_and_grad(formula, has_aux=True)(before)
+    after, metrics = procedure.step(state, (None,), batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    found = [metrics[f"loss/{name}"] for name in ("ce", "kl", "dkd")]
+    np.testing.assert_allclose(found, parts, rtol=1e-5)
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", [ComparativeKL(), SinKD(), KL()])
+def test_losses_of_a_teacher_see_what_it_was_asked_only(loss):
+    procedure, state, _, batch = start(1.0 * loss)
+    before = jax.device_get(state.params["student"]["w"])
+    _, answered, batch = known_of(batch, [], unasked=[0, 2, 5, 8])
+
+    def formula(w):
+        s, t = batch["inputs"] @ w, batch["teacher_logits"]
+        return loss(s[answered], t[answered]).mean()
+
+    value, gradient = jax.value_and_grad(formula)(before)
+    after, metrics = procedure.step(state, (None,), batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", [ComparativeKL(), SinKD(), KL()])
+def test_a_batch_that_no_teacher_was_asked_about_teaches_by_labels(loss):
+    both, state, _, batch = start(CrossEntropy() + loss)
+    _, _, unasked = known_of(batch, [], unasked=range(12))
+    found, metrics = both.step(state, (None,), unasked)
+    assert metrics[f"loss/{loss.name}"] == 0
+    alone, state, _, batch = start(1.0 * CrossEntropy())
+    expected, _ = alone.step(state, (None,), batch)
+    np.testing.assert_allclose(
+        found.params["student"]["w"], expected.params["student"]["w"], rtol=1e-6
     )
 
 

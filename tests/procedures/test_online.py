@@ -13,6 +13,7 @@ from procedures.linear import linear, make_batch, with_hidden_labels
 
 from kd import config, run
 from kd.divergences import KL, BalancedKL, Jeffreys, ReverseKL, SinKD
+from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.evaluate.number import Number
 from kd.experiment import Network
@@ -415,8 +416,13 @@ def test_what_cannot_learn_together_is_refused(fields, message):
 
 def test_labels_that_choose_the_teacher_cannot_be_hidden():
     best = on_points("", procedure=Online(taught_by="best"))
-    with pytest.raises(Exception, match="reads the label of every example, and data"):
+    with pytest.raises(UserError, match="reads the label of every example, and data"):
         config.override(best, "data.unlabelled=0.5")
+    taught = on_points(
+        "", procedure=Online(with_teachers=True), teachers=(Network(place="a"),)
+    )
+    with pytest.raises(UserError, match="every network speaks of every example"):
+        config.override(taught, "data.unanswered=0.5")
     with pytest.raises(ValueError, match="there is no peer to learn with"):
         Online(peers=())
 
