@@ -19,6 +19,7 @@ from kd.experiment import Experiment, Network, network_in, shared_data
 from kd.models import saved
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
+from kd.procedures.online import Peer
 
 
 def override(record: Any, *assignments: str) -> Any:
@@ -176,8 +177,8 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
         return {term.loss.name: (term, Term) for term in record.terms}
     if isinstance(record, Term):
         return {"weight": (record.weight, float)} | _children(record.loss)
-    if isinstance(record, tuple) and record and isinstance(record[0], Network):
-        return {str(i): (network, Network) for i, network in enumerate(record)}
+    if isinstance(record, tuple) and record and isinstance(record[0], Network | Peer):
+        return {str(i): (part, type(part)) for i, part in enumerate(record)}
     if dataclasses.is_dataclass(record):
         # Of a module that another one of the same name may have replaced: `catalog`.
         names = getattr(type(record).__init__, "__globals__", None)

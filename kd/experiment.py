@@ -10,7 +10,7 @@ from typing import Literal
 from kd.data.task import Task
 from kd.networks.change import Change
 from kd.networks.place import place
-from kd.objective import Mix
+from kd.objective import Loss, Mix
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Procedure, View
 from kd.procedures.term_gradients import TermGradients
@@ -97,7 +97,7 @@ class Experiment:
                 "the length of the run is num_epochs or num_steps and the other is 0, "
                 f"got {self.num_epochs} and {self.num_steps}"
             )
-        if not self.teachers and self.objective.needs_teacher:
+        if self.asks_teachers and not self.teachers:
             yield "the objective needs a teacher and there is none"
         if self.student is None and self.start is None:
             yield "there is no student: set student, or start"
@@ -115,10 +115,10 @@ class Experiment:
                 except ValueError as error:
                     yield str(error)
         if not self.data.target.has_classes:
-            for term in self.objective.terms:
-                if term.loss.reads_classes:
+            for loss in self.losses:
+                if loss.reads_classes:
                     yield (
-                        f"{self.data.name} asks for a number, and {term.loss.name} "
+                        f"{self.data.name} asks for a number, and {loss.name} "
                         "compares predicted classes, of which a number has none; "
                         "SquaredError learns from the targets, LogitMSE from a teacher"
                     )
@@ -129,10 +129,39 @@ class Experiment:
                     f"{type(self.procedure).__name__} gives one; Contrastive gives two"
                 )
         rows = -(-self.batch_size // max(self.num_microbatches, 1))
-        for term in self.objective.terms:
-            if problem := term.loss.problem(rows):
+        for loss in self.losses:
+            if problem := loss.problem(rows):
                 yield problem
+        yield from self._unanswered()
         yield from self.procedure.problems(self)
+
+    def _unanswered(self):
+        """What speaks against asking the teachers about a part of the examples."""
+        if not self.data.unanswered or not self.asks_teachers:
+            return
+        readers = ", ".join(loss.name for loss in self.losses if loss.reads_hidden)
+        for wrong, what in (
+            (self.answers == "live", "answers=live asks about all; set answers=cached"),
+            (readers, f"{readers} has the teacher run in every step, on all"),
+            (self.view, "a view would mix, or change, what answers are known of"),
+        ):
+            if wrong:
+                yield (
+                    f"data.unanswered={self.data.unanswered} reads a teacher's cached "
+                    f"answers about the others; {what}"
+                )
+
+    @property
+    def losses(self) -> list[Loss]:
+        """Every loss that some network minimises."""
+        mixes = self.procedure.objectives(self.objective).values()
+        return [term.loss for mix in mixes for term in mix.terms]
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether training needs the teachers' answers."""
+        asking = any(loss.needs_teacher for loss in self.losses)
+        return asking and self.procedure.consults_teachers
 
     @property
     def teacher(self) -> "Network | None":

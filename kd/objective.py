@@ -53,7 +53,7 @@ class Loss(abc.ABC):
             teacher: outputs of the teacher, or None if `needs_teacher` is False.
             batch: the batch both have seen, with `labels` and `mask`; in a mix also
                 the optimizer step as `step`. Where labels are hidden, see
-                `reads_labels`.
+                `reads_labels`; where answers are, see `needs_teacher`.
         """
 
     def per_example_with_metrics(
@@ -67,6 +67,10 @@ class Loss(abc.ABC):
 
     @property
     def needs_teacher(self) -> bool:
+        """Whether it reads the teacher: a mix then masks examples without an answer.
+
+        The logits of an answer that was not asked for are NaN.
+        """
         return True
 
     @property
@@ -181,12 +185,15 @@ class Mix:
         loss = sum_k weight_k(step) * mean_i loss_k,i      over unmasked examples i
 
     A term that reads labels is averaged over the unmasked examples whose label is not
-    hidden (`kd.data.sample`), and is 0 where there is none. The metrics hold `loss`
-    and, before weighting, `loss/<name>` of every term, beside what the term's own
-    metrics are, as `<name>/<metric>`.
+    hidden (`kd.data.sample`), one that needs the teacher over those that it is asked
+    about, and is 0 where there is none. The metrics hold `loss` and, before weighting,
+    `loss/<name>` of every term, beside what the term's own metrics are, as
+    `<name>/<metric>`.
 
     `batch["label_weight"]` [b] float, where labels are hidden: n / m for the m of n
-    unmasked examples that have one, 0 for the others, as `Sample.of_batch` makes it.
+    unmasked examples that have one, 0 for the others, as `Sample.of_batch` makes it;
+    so "answer_weight" where teachers are not asked about all, and
+    "label_and_answer_weight" for terms that read both.
     """
 
     terms: tuple[Term, ...]
@@ -256,9 +263,8 @@ class Mix:
         batch = {**batch, "step": step}
         for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
-            seen, share = batch, None
-            if term.loss.reads_labels and "label_weight" in batch:
-                share = batch["label_weight"]
+            seen, share = batch, _share(term.loss, batch)
+            if share is not None:
                 seen = {**batch, "mask": batch["mask"] & (share > 0)}
             losses, watched = term.loss.per_example_with_metrics(
                 params[name], student, teacher, seen
@@ -269,6 +275,13 @@ class Mix:
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
+
+
+def _share(loss: Loss, batch: Batch) -> Float[Array, "b"] | None:
+    """The weight of every example in a loss that something is unknown to; or None."""
+    read = {"label": loss.reads_labels, "answer": loss.needs_teacher}
+    lacking = [name for name in read if read[name] and f"{name}_weight" in batch]
+    return batch[f"{'_and_'.join(lacking)}_weight"] if lacking else None
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

@@ -10,83 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import killed_at_batch
+from points import experiment_on, whole_and_resumed, write_table
 
 from kd import run
-from kd.data.tables import TableTask
 from kd.divergences import KL, LogitMSE
 from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.evaluate.metric import Metric
 from kd.evaluate.number import Number
 from kd.evaluate.target import Target
-from kd.experiment import Experiment, Network
-from kd.models.mlp import MLP
+from kd.experiment import Network
 from kd.networks.change import Change
 from kd.objective import CrossEntropy, SquaredError
 from kd.procedures.procedure import Procedure, shapes_of
 from kd.procedures.step import gradient_step
 from kd.train import metrics_log
-from kd.train.optimizer import AdamW
 from kd.types import Training, TrainState
 
 pytestmark = pytest.mark.slow
-
-
-def write_table(directory, labels):
-    random = np.random.default_rng(0)
-    (directory / "points").mkdir(parents=True)
-    rows = ["x,y,label"]
-    for _ in range(120):
-        x, y = random.normal(0, 1, 2)
-        rows.append(f"{x},{y},{labels(x, y)}")
-    (directory / "points/points.csv").write_text("\n".join(rows) + "\n")
-
-
-def experiment_on(directory, target, objective, **fields):
-    return Experiment(
-        data=TableTask(
-            name="points", file="points.csv", target=target, directory=str(directory)
-        ),
-        student=MLP(widths=(8,), dropout=0.1),
-        objective=objective,
-        optimizer=AdamW(learning_rate=5e-2),
-        batch_size=16,
-        num_steps=20,
-        save_every=6,
-        log_every=1,
-        **fields,
-    )
-
-
-def whole_and_resumed(experiment, place):
-    """Runs it twice, once with a kill between; both must leave the same."""
-    workspace, said = place
-    summary = run.run(experiment, "whole", workspace)
-    with killed_at_batch(10):
-        run.run(experiment, "again", workspace)
-    run.run(experiment, "again", workspace)
-    assert "resuming after step 6 of 20" in said
-    whole, again = (workspace.runs / name / "0" for name in ("whole", "again"))
-    ours, theirs = (
-        [
-            {k: v for k, v in row.items() if "second" not in k}
-            for row in metrics_log.read(d / "metrics.jsonl")
-        ]
-        for d in (whole, again)
-    )
-    assert ours == theirs
-    with (
-        np.load(whole / "predictions.npz") as a,
-        np.load(again / "predictions.npz") as b,
-    ):
-        assert a.files == b.files
-        for name in a.files:
-            np.testing.assert_array_equal(a[name], b[name])
-    weights = "model/model.safetensors"
-    assert (whole / weights).read_bytes() == (again / weights).read_bytes()
-    assert json.loads((whole / "summary.json").read_text()) == summary
-    return summary, (whole / "report.html").read_text()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +82,8 @@ def test_a_procedure_with_two_networks_that_learn(place, tmp_path):
     assert summary["others"]["peer"]["num_params"] == 2 * 6 + 6 + 6 * 2 + 2
     assert summary["others"]["peer"]["accuracy"] > 0.6
     assert summary["student"]["accuracy"] > 0.6
-    assert "peer: accuracy" in page and "peer accuracy" in page
+    assert '<th scope="col">peer</th>' in page and "peer accuracy" in page
+    assert f"peer, ECE {100 * summary['others']['peer']['ece']:.2f} %" in page
     watched = dataclasses.replace(experiment, term_gradients="watched")
     run.run(watched, "watched", place.workspace)
     rows = metrics_log.read(place.workspace.runs / "watched/0/metrics.jsonl")

@@ -53,7 +53,11 @@ def log_of(runs, name):
 
 def test_the_teacher_and_its_answers_are_shared(finished):
     assert len([*finished.glob("networks/*/summary.json")]) == 1
-    assert len([*finished.glob("networks/answers/*.npy")]) == 1
+    # It was asked about a tenth where a tenth is learnt from.
+    answers = [np.load(p) for p in finished.glob("networks/answers/*.npy")]
+    asked = sorted(len(logits) for logits in answers)
+    summaries = [summary_of(finished, name) for name in ("less", "whole")]
+    assert asked == [s["data"]["sample"]["num_examples"] for s in summaries]
     whole, less = (summary_of(finished, name) for name in ("whole", "less"))
     for key in ("teacher", "task"):
         assert whole[key] == less[key]
@@ -70,6 +74,7 @@ def test_what_was_drawn_is_in_the_summary_and_on_the_page(finished):
     num_train = summary_of(finished, "whole")["data"]["num_train"]
     assert summary_of(finished, "whole")["data"]["sample"] == {
         "num_examples": num_train, "num_labelled": num_train, "num_changed_labels": 0,
+        "num_answered": num_train,
     }  # fmt: skip
     drawn = summary_of(finished, "less")["data"]["sample"]
     assert abs(drawn["num_examples"] - num_train / 10) <= 1

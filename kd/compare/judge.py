@@ -160,8 +160,10 @@ def _row(
         entry: dict[str, Any] = {"seed": cell.seed, "key": cell.directory.name}
         if cell.seed in scored:
             entry["scores"] = scored[cell.seed].whole
-            entry["best"] = cell.summary()["student"]["best"]
+            summary = cell.summary()
+            entry["best"] = summary["student"]["best"]
             best.append(entry["best"]["value"])
+            entry["teacher_queries"] = summary.get("teacher_queries")
         else:
             entry["failed"] = cell.failure or "not finished"
         seeds.append(entry)

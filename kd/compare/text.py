@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kd.compare import words
+from kd.report.quantities import MISSING
 
 Record = Mapping[str, Any]
 
@@ -69,6 +70,7 @@ def header(record: Record) -> list[str]:
         heads += [best, f"best less {record['baseline']}"]
     else:
         heads.append("best checkpoint")
+    heads += ["teacher queries"] if _asked(record) else []
     return heads + (["published"] if _published(record) else [])
 
 
@@ -90,6 +92,7 @@ def body(record: Record) -> Iterator[list[str]]:
             cells.append(words.interval(row["best_difference"], by, signed=True))
         else:
             cells.append(words.value(row["best_checkpoint"], by))
+        cells += [words.queries(row)] if _asked(record) else []
         yield cells + ([row["published"] or "–"] if _published(record) else [])
 
 
@@ -150,6 +153,11 @@ def claims(record: Record) -> Iterator[list[str]]:
             words.p_value(claim),
             claim["verdict"],
         ]
+
+
+def _asked(record: Record) -> bool:
+    """Whether its runs have counted; those of before queries were counted have not."""
+    return any(words.queries(row) != MISSING for row in record["rows"])
 
 
 def _published(record: Record) -> bool:

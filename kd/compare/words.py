@@ -34,6 +34,16 @@ def interval(entry: Record | None, metric: Record, *, signed: bool = False) -> s
     return f"{mean} [{low},\N{NO-BREAK SPACE}{high}]"
 
 
+def queries(row: Record) -> str:
+    """How often a training example is put to a teacher in a run of a row.
+
+    On average, as the last batches of a run may be of other sizes with another seed.
+    """
+    counts = [seed.get("teacher_queries") for seed in row["seeds"]]
+    known = [number for number in counts if number is not None]
+    return f"{round(sum(known) / len(known)):,}" if known else MISSING
+
+
 def p_value(entry: Record | None) -> str:
     """After Holm's correction."""
     p = (entry or {}).get("corrected")

@@ -13,7 +13,7 @@ from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 
 from kd.data.sample import Sample
 from kd.data.task import Split
@@ -73,7 +73,7 @@ class TrainingBatches:
             of the number of devices times that of micro-batches.
         seed: of the order.
         answers: what else a batch holds of its examples, by name: the cached logits of
-            teachers on the split.
+            teachers on the split, and what the procedure notes.
         sample: which of the examples, and with which labels; None for the split as it
             is.
     """
@@ -82,7 +82,7 @@ class TrainingBatches:
     batch_size: int
     rows: int
     seed: int
-    answers: Mapping[str, Float[np.ndarray, "num_examples v"]] = dataclasses.field(
+    answers: Mapping[str, Shaped[np.ndarray, "num_examples ..."]] = dataclasses.field(
         default_factory=dict
     )
     sample: Sample | None = None
@@ -114,6 +114,12 @@ class TrainingBatches:
         if self.sample is None:
             return batch
         return batch | self.sample.of_batch(batch["index"], batch["mask"])
+
+    def num_seen(self, num_steps: int) -> int:
+        """Examples of the first batches, each as often as it comes."""
+        whole, rest = divmod(num_steps, self.per_epoch)
+        in_epoch = sum(len(index) for index in self._plan(0))
+        return whole * in_epoch + sum(len(index) for index in self._plan(whole)[:rest])
 
     def from_step(self, start: int, stop: int) -> Iterator[dict[str, np.ndarray]]:
         """The batches of steps start, ..., stop - 1, made ahead by two threads."""

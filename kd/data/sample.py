@@ -1,7 +1,8 @@
-"""What of a training set is learnt from: how many examples, how many and which labels.
+"""What of a training set is learnt from: which examples, labels and teachers' answers.
 
-Comparisons with less data, or worse labels, than there are. What is drawn is a pure
-function of these settings and the labels; dev is never touched.
+Comparisons with less data, worse labels, or fewer questions to a teacher than there
+are. What is drawn is a pure function of these settings and the labels; dev is never
+touched.
 """
 
 import dataclasses
@@ -17,13 +18,12 @@ S = TypeVar("S", bound="Sampled")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampled:
-    """A sample of the training examples and of their labels; all of them by default.
+    """A sample of the training examples and what is known of them; all by default.
 
-    The shares are of every class alike, rounded, with at least one example and one
-    label of each; where the target is a number, of all examples. A smaller share is
-    part of a larger one of the same seed. Tokenizer and normalization are made from the
-    whole training set all the same, so that they, and the cached answers of teachers,
-    are those of every other sample.
+    The shares are of every class alike, rounded, with at least one example, one label
+    and one answer of each; where the target is a number, of all examples. A smaller
+    share is part of a larger one of the same seed. Tokenizer and normalization are made
+    from the whole training set all the same, so that they are those of every sample.
     """
 
     fraction: float = 1.0
@@ -33,6 +33,9 @@ class Sampled:
     labels leave them out, and only a teacher teaches there."""
     label_noise: float = 0.0
     """Share of the labels left that are replaced by another class, drawn uniformly."""
+    unanswered: float = 0.0
+    """Share of the kept examples that no teacher is asked about, below 1: losses that
+    need a teacher leave them out, and only labels teach there."""
     subset_seed: int = 0
     """Of what is drawn; not the experiment's, whose seeds share one sample."""
 
@@ -42,6 +45,8 @@ class Sampled:
             raise ValueError(f"fraction must lie in (0, 1], got {self.fraction}")
         if not 0 <= self.unlabelled < 1:
             raise ValueError(f"unlabelled must lie in [0, 1), got {self.unlabelled}")
+        if not 0 <= self.unanswered < 1:
+            raise ValueError(f"unanswered must lie in [0, 1), got {self.unanswered}")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in [0, 1], got {self.label_noise}")
         if self.label_noise and not target.has_classes:
@@ -68,8 +73,11 @@ class Sampled:
         hidden = _share(
             kept, stratum, self.unlabelled, self._random(1), num_left=1, at_least=0
         )
-        labelled = np.ones(len(labels), bool)
-        labelled[hidden] = False
+        unasked = _share(
+            kept, stratum, self.unanswered, self._random(4), num_left=1, at_least=0
+        )
+        labelled, answered = np.ones((2, len(labels)), bool)
+        labelled[hidden] = answered[unasked] = False
         with_label = kept[labelled[kept]]
         changed = _share(
             with_label, np.zeros_like(stratum), self.label_noise, self._random(2),
@@ -85,7 +93,7 @@ class Sampled:
         if len(hidden):
             labels = labels.copy()
             labels[hidden] = -1 if target.has_classes else np.nan
-        return Sample(kept, labels, labelled, num_changed=len(changed))
+        return Sample(kept, labels, labelled, answered, num_changed=len(changed))
 
     def _random(self, stream: int) -> np.random.Generator:
         # No stream of `kd.data.pipeline`, which counts epochs from 0.
@@ -132,6 +140,8 @@ class Sample:
     """Of every example of the split, as learnt from; -1, or NaN, where hidden."""
     labelled: Bool[np.ndarray, "num_examples"]
     """Where the label is not hidden."""
+    answered: Bool[np.ndarray, "num_examples"]
+    """Where teachers may be asked."""
     num_changed: int
     """Labels that are of another class than the data say."""
 
@@ -140,19 +150,24 @@ class Sample:
         return int(self.labelled[self.kept].sum())
 
     @property
+    def asked(self) -> Int[np.ndarray, "q"]:
+        """The examples that teachers are asked about; increasing."""
+        return self.kept[self.answered[self.kept]]
+
+    @property
     def is_whole(self) -> bool:
         """Whether it is the training set as it is."""
         whole = len(self.kept) == len(self.labels) == self.num_labelled
-        return whole and not self.num_changed
+        return whole and len(self.asked) == len(self.kept) and not self.num_changed
 
-    def with_labels_only(self) -> "Sample":
-        """Without the examples whose label is hidden."""
-        return dataclasses.replace(self, kept=self.kept[self.labelled[self.kept]])
+    def only(self, these: Bool[np.ndarray, "num_examples"]) -> "Sample":
+        """Without the examples of the split where `these` is False."""
+        return dataclasses.replace(self, kept=self.kept[these[self.kept]])
 
     def of_batch(
         self, index: Int[np.ndarray, "b"], mask: Bool[np.ndarray, "b"]
     ) -> dict[str, np.ndarray]:
-        """What a batch says of the labels of its examples.
+        """What a batch says of the labels and answers of its examples.
 
         Args:
             index: the examples, by their place in the split.
@@ -162,13 +177,22 @@ class Sample:
             "labels" [b] and, where some of the sample are hidden, "label_weight" [b]
             float32: n / m for the m of the n examples of the batch with a label, 0
             for the others. So the mean over the n of a loss times its weight is its
-            mean over the m, whatever parts a batch is processed in.
+            mean over the m, whatever parts a batch is processed in. Likewise
+            "answer_weight" where teachers are not asked about all, and beside both
+            "label_and_answer_weight", of the examples that have the two.
         """
-        batch = {"labels": self.labels[index]}
+        lacking = {}
         if self.num_labelled < len(self.kept):
-            counts = mask & self.labelled[index]
+            lacking["label"] = self.labelled[index]
+        if len(self.asked) < len(self.kept):
+            lacking["answer"] = self.answered[index]
+        if len(lacking) == 2:
+            lacking["label_and_answer"] = lacking["label"] & lacking["answer"]
+        batch = {"labels": self.labels[index]}
+        for name, known in lacking.items():
+            counts = mask & known
             weight = counts * (mask.sum() / max(counts.sum(), 1))
-            batch["label_weight"] = weight.astype(np.float32)
+            batch[f"{name}_weight"] = weight.astype(np.float32)
         return batch
 
     def counts(self) -> dict[str, int]:
@@ -177,4 +201,5 @@ class Sample:
             "num_examples": len(self.kept),
             "num_labelled": self.num_labelled,
             "num_changed_labels": self.num_changed,
+            "num_answered": len(self.asked),
         }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kd.atomic import atomic_write
 from kd.data.task import Prepared
@@ -25,12 +25,25 @@ class Answers(NamedTuple):
     final: Float[np.ndarray, "num_final v"]
     """The same of what final networks are scored on, `Prepared.final`."""
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
-    """Of each; None where they are asked anew in every step, or not at all."""
+    """Of each, NaN of examples that it was not asked about; None where they are asked
+    anew in every step, or not at all."""
+    num_asked: int = 0
+    """Training examples that `train` is about."""
 
     @property
     def source(self) -> str:
         """Where they come from, for the record."""
         return "; ".join(teacher.source for teacher in self.teachers)
+
+    def num_queries(self, num_seen: int) -> int:
+        """How often a training example is put to a teacher in a whole run.
+
+        Args:
+            num_seen: examples of all its batches, as often as they come. Where answers
+                are kept, it does not matter.
+        """
+        once = num_seen if self.train is None else self.num_asked
+        return len(self.teachers) * once
 
 
 def consult(
@@ -38,19 +51,19 @@ def consult(
     combine: Callable[[list[Any]], Any],
     data: Prepared,
     *,
-    on_train: bool,
+    about: Int[np.ndarray, "q"] | None,
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
 ) -> Answers:
-    """Asks teachers about dev, test and, if `on_train`, about the training split.
+    """Asks teachers about dev, test and examples of the training split.
 
     Args:
         teachers: whom to ask, one or several.
         combine: the outputs of several as those of one.
         data: what about.
-        on_train: whether to compute the logits on the training split, or read them
-            from `cache`.
+        about: the examples of the training split to compute logits on, or read them of
+            from `cache`; None for not at all.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
@@ -62,38 +75,48 @@ def consult(
         dev.append(predict(params, data.dev))
         if data.test is not None:
             test.append(predict(params, data.test))
-        if not on_train:
+        if about is None:
             continue
-        path = cache / f"{_key(teacher, data)}.npy"
-        logits = _read(path, (len(data.train), dev[-1].shape[1]), say)
+        path = cache / f"{_key(teacher, data, about)}.npy"
+        logits = _read(path, (len(about), dev[-1].shape[1]), say)
         if logits is None:
-            _write(path, predict(params, data.train))
+            _write(path, predict(params, data.train, about))
             logits = np.load(path, mmap_mode="r", allow_pickle=False)
-        train.append(logits)
+        train.append(_in_place(logits, about, len(data.train)))
 
     def together(outputs):
         return outputs[0] if len(outputs) == 1 else np.asarray(combine(outputs))
 
     on_dev = together(dev)
-    return Answers(
-        tuple(teachers),
-        on_dev,
-        together(test) if test else on_dev,
-        tuple(train) if on_train else None,
-    )
+    on_final = together(test) if test else on_dev
+    if about is None:
+        return Answers(tuple(teachers), on_dev, on_final, None)
+    return Answers(tuple(teachers), on_dev, on_final, tuple(train), len(about))
 
 
-def _key(teacher: Loaded, data: Prepared) -> str:
+def _in_place(
+    logits: Float[np.ndarray, "q v"], about: Int[np.ndarray, "q"], num_train: int
+) -> Float[np.ndarray, "num_train v"]:
+    if len(about) == num_train:
+        return logits
+    everywhere = np.full((num_train, logits.shape[1]), np.nan, logits.dtype)
+    everywhere[about] = logits
+    return everywhere
+
+
+def _key(teacher: Loaded, data: Prepared, about: Int[np.ndarray, "q"]) -> str:
     # The weights and the inputs themselves, so that logits of another teacher or of
     # other data are never taken for these.
     digest = hashlib.sha256(teacher.fingerprint.encode())
     digest.update(data.train.content())
+    if len(about) < len(data.train):
+        digest.update(np.ascontiguousarray(about).tobytes())
     return digest.hexdigest()[:16]
 
 
 def _read(
     path: pathlib.Path, shape: tuple[int, int], say: Callable[[str], Any]
-) -> Float[np.ndarray, "num_train v"] | None:
+) -> Float[np.ndarray, "q v"] | None:
     if not path.exists():
         return None
     try:

@@ -1,11 +1,11 @@
-"""The logits of a model on a whole split."""
+"""The logits of a model on a split."""
 
-from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
@@ -13,10 +13,19 @@ from kd.train.mesh import shard_batch
 from kd.types import Model, Params
 
 
-def predictor(
-    model: Model, *, mesh: Mesh, rows_per_device: int = 64
-) -> Callable[[Params, Split], Float[np.ndarray, "num_examples v"]]:
-    """A function from parameters and a split to float32 logits, dropout off.
+@runtime_checkable
+class Predict(Protocol):
+    """From parameters and a split to float32 logits, dropout off."""
+
+    def __call__(
+        self, params: Params, split: Split, about: Int[np.ndarray, "q"] | None = None
+    ) -> Float[np.ndarray, "q v"]:
+        """The logits of the examples `about`, increasing; by default of all."""
+        ...
+
+
+def predictor(model: Model, *, mesh: Mesh, rows_per_device: int = 64) -> Predict:
+    """The function of a network.
 
     Compiled once per shape of inputs, however often it is called.
     """
@@ -27,10 +36,14 @@ def predictor(
     def logits(params, batch):
         return model.apply(params, batch, None).logits
 
-    def predict(params: Params, split: Split) -> np.ndarray:
-        plan = plan_in_order(split.groups, batch_size=rows)
+    def predict(params, split, about=None):
+        if about is None:
+            about = np.arange(len(split))
+        plan = plan_in_order(split.groups[about], batch_size=rows)
         found = [
-            logits(params, shard_batch(split.inputs(fill_rows(index, rows)), mesh))
+            logits(
+                params, shard_batch(split.inputs(fill_rows(about[index], rows)), mesh)
+            )
             for index in plan
         ]
         order = np.concatenate(plan)

@@ -7,15 +7,15 @@ needs no teacher.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
 from kd.procedures.procedure import Procedure, Setting, shapes_of
 from kd.procedures.step import gradient_step
-from kd.types import Training, TrainState
+from kd.types import Batch, Metrics, Outputs, Training, TrainState
 
 if TYPE_CHECKING:
     from kd.experiment import Experiment
@@ -45,31 +45,49 @@ class Offline(Procedure):
             )
 
     def build(self, setting: Setting) -> Training:
-        student, objective = setting.learners["student"], setting.objective
+        def consult(teacher_params, batch, step):
+            return setting.consult(teacher_params, batch), {}
 
-        def init(key, learners, teacher_params, batch):
-            key, objective_key = jax.random.split(key)
-            student_out = shapes_of(student, learners["student"], batch)
-            teacher_out = jax.eval_shape(setting.consult, teacher_params, batch)
-            params = {
-                "student": learners["student"],
-                "objective": objective.init(objective_key, student_out, teacher_out),
-            }
-            return TrainState(
-                step=jnp.int32(0),
-                params=params,
-                opt_state=setting.optimizer.init(params),
-                key=key,
-            )
+        return distillation(setting, consult)
 
-        def terms(params, teacher_params, batch, key, step):
-            teacher_out = setting.consult(teacher_params, batch)
-            student_out = student.apply(params["student"], batch, key)
-            return objective.weighted(
-                params["objective"], student_out, teacher_out, batch, step
-            )
 
-        step = gradient_step(
-            terms, setting, names=objective.names, weights=objective.weights
+Consult = Callable[[Any, Batch, Any], tuple[Outputs | None, Metrics]]
+"""(teacher_params, batch, step) -> what the student learns from, and metrics."""
+
+
+def distillation(setting: Setting, consult: Consult) -> Training:
+    """Trains the student by what frozen teachers say, on given batches.
+
+    Args:
+        setting: what it is made of.
+        consult: asks the teachers; None where nobody needs to.
+    """
+    student, objective = setting.learners["student"], setting.objective
+
+    def init(key, learners, teacher_params, batch):
+        key, objective_key = jax.random.split(key)
+        student_out = shapes_of(student, learners["student"], batch)
+        teacher_out, _ = jax.eval_shape(consult, teacher_params, batch, jnp.int32(0))
+        params = {
+            "student": learners["student"],
+            "objective": objective.init(objective_key, student_out, teacher_out),
+        }
+        return TrainState(
+            step=jnp.int32(0),
+            params=params,
+            opt_state=setting.optimizer.init(params),
+            key=key,
         )
-        return Training(init, step)
+
+    def terms(params, teacher_params, batch, key, step):
+        teacher_out, told = consult(teacher_params, batch, step)
+        student_out = student.apply(params["student"], batch, key)
+        losses, metrics = objective.weighted(
+            params["objective"], student_out, teacher_out, batch, step
+        )
+        return losses, metrics | told
+
+    step = gradient_step(
+        terms, setting, names=objective.names, weights=objective.weights
+    )
+    return Training(init, step)

@@ -6,14 +6,16 @@ checkpoints and results know no particular one.
 """
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray, Shaped
 
+from kd.data.sample import Sample
 from kd.objective import Mix
 from kd.procedures.term_gradients import TermGradients
 from kd.types import Architecture, Batch, Model, Outputs, Params, Training
@@ -50,6 +52,8 @@ class Setting(NamedTuple):
     """The frozen networks; None for one whose answers come with the batch."""
     objective: Mix
     optimizer: optax.GradientTransformation
+    num_steps: int = 0
+    """Length of the run."""
     combine: Callable[[list[Any]], Any] | None = None
     """The logits of several teachers as those of one; None where there is one."""
     num_microbatches: int = 1
@@ -96,6 +100,14 @@ class Procedure(abc.ABC):
     gives_views = False
     """Whether losses get a second view of the example in the teacher's place."""
 
+    @property
+    def consults_teachers(self) -> bool:
+        """Whether losses of student and teacher ask the experiment's teachers.
+
+        If not, the learners teach each other, and are compared with them at most.
+        """
+        return True
+
     def learners(self, student: Architecture) -> dict[str, Architecture]:
         """The networks that learn, by name; all are evaluated.
 
@@ -104,10 +116,33 @@ class Procedure(abc.ABC):
         """
         return {self.exported: student}
 
+    def objectives(self, objective: Mix) -> dict[str, Mix]:
+        """What each learner minimises, by its name.
+
+        Args:
+            objective: the experiment's, which is that of `exported`.
+        """
+        return {self.exported: objective}
+
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         """What speaks against the experiment, a line each."""
         del experiment
         yield from ()
+
+    def annotate(
+        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train v"]]
+    ) -> Mapping[str, Shaped[np.ndarray, "num_train ..."]]:
+        """What every batch holds of its examples besides, by name; nothing by default.
+
+        Asked once, before the first step, by a run that goes on as by one that begins:
+        a pure function of what is given, of the whole training split.
+
+        Args:
+            sample: what of the split is learnt from, and its labels.
+            answers: the cached logits of every teacher; none where they are not cached.
+        """
+        del sample, answers
+        return {}
 
     @abc.abstractmethod
     def build(self, setting: Setting) -> Training:

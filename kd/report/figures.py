@@ -122,7 +122,7 @@ def _numbers(run: Run) -> Iterator[Markup]:
 def _reliability(run: Run) -> Iterator[Markup]:
     models = {
         name: reliability(run.predictions[f"{name}_logits"], run.predictions["labels"])
-        for name in ("student", "teacher")
+        for name in ("student", *(run.summary.get("others") or {}), "teacher")
         if f"{name}_logits" in run.predictions
     }
     if models:

@@ -119,7 +119,7 @@ th, td { padding: 0.5rem 0.9rem 0.5rem 0; border-bottom: 1px solid var(--line);
   text-align: left; vertical-align: top; }
 thead th { color: var(--muted); font-weight: 500; font-size: 0.9rem; }
 .scores td { white-space: nowrap; font-variant-numeric: tabular-nums; }
-.scores th:nth-child(n+2):nth-child(-n+4), .scores td:nth-child(-n+4) {
+.scores th:nth-child(n+2):not(:last-child), .scores td:not(:last-child) {
   text-align: right; }
 .scores td:nth-child(2) { font-weight: 600; }
 .scores .student { color: var(--student); }

@@ -140,13 +140,15 @@ def _sample(data: Mapping[str, Any]) -> Markup | None:
     num, labelled, changed = (
         drawn.get(f"num_{name}") for name in ("examples", "labelled", "changed_labels")
     )
-    if num is None or (num == labelled == data.get("num_train") and not changed):
+    answered = drawn.get("num_answered", num)
+    whole = num == labelled == answered == data.get("num_train")
+    if num is None or (whole and not changed):
         return None
     return element(
         "p",
         f"Trained on {count(num)} of {count(data.get('num_train'))} examples, "
         f"{count(labelled)} of them labelled, {count(changed)} of these as another "
-        "class.",
+        f"class; teachers may be asked about {count(answered)}.",
     )
 
 
@@ -154,7 +156,8 @@ def _scores(summary: Summary) -> Markup:
     student, teacher = summary.get("student") or {}, summary.get("teacher") or {}
     data = summary.get("data") or {}
     num_final = data.get("num_final")
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
+    others = summary.get("others") or {}
 
     def points(ours: float, theirs: float) -> str:
         return f"{100 * (ours - theirs):+.2f} points".replace("-", "−")
@@ -175,6 +178,7 @@ def _scores(summary: Summary) -> Markup:
             (
                 f"{metric['title']} {'↑' if metric['higher_is_better'] else '↓'}",
                 shown(both[0], metric),
+                *(shown(one.get(metric["name"]), metric) for one in others.values()),
                 shown(both[1], metric),
                 "" if None in both else difference(*both),  # pyrefly: ignore
                 metric["meaning"]
@@ -190,6 +194,7 @@ def _scores(summary: Summary) -> Markup:
         (
             "parameters",
             count(sizes[0]),
+            *(count(one.get("num_params")) for one in others.values()),
             count(sizes[1]),
             f"× {decimal(_ratio(*sizes), digits=3)}" if None not in sizes else "",
             "learned weights; the student's as a multiple of the teacher's",
@@ -199,6 +204,7 @@ def _scores(summary: Summary) -> Markup:
         (
             "",
             element("span", "student", class_="student"),
+            *others,
             element("span", "teacher", class_="teacher"),
             "difference",
             "what it says",
@@ -227,12 +233,6 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
             score(best.get("value"), main),
             f"at step {count(best['step'])}; chosen on dev, so optimistic",
         )
-    for name, other in (summary.get("others") or {}).items():
-        yield tile(
-            f"{name}: {main.get('title', '')}",
-            score(other.get(main.get("name", "")), main),
-            "learned beside the student",
-        )
     yield tile(
         "speed",
         count(rounded(speed.get("examples_per_second"))),
@@ -243,6 +243,12 @@ def _tiles(summary: Summary) -> Iterator[Markup]:
         duration(speed.get("seconds_train")),
         f"for {count(speed.get('steps'))} steps",
     )
+    if summary.get("teacher_queries") is not None:
+        yield tile(
+            "teacher queries",
+            f"{summary['teacher_queries']:,}",
+            "training examples put to a teacher",
+        )
     yield tile("teacher", duration(speed.get("seconds_teacher")), "to make it ready")
     yield tile("whole run", duration(speed.get("seconds_total")), "from start to end")
 

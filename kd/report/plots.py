@@ -165,7 +165,7 @@ def reliability_diagram(models: dict[str, Reliability]) -> str:
     leave the diagonal by chance.
 
     Args:
-        models: "student", "teacher" or both.
+        models: "student", "teacher", and what else learned, by name.
     """
     with style():
         figure, upper = panel(width=WIDE, height=0.95 * WIDE)
@@ -188,21 +188,22 @@ def reliability_diagram(models: dict[str, Reliability]) -> str:
             filled = model.count > 0
             accuracy, count = model.accuracy[filled], model.count[filled]
             error = 100 * model.expected_calibration_error
+            color = COLORS.get(name, COLORS["third"])
             upper.errorbar(
                 model.confidence[filled],
                 accuracy,
                 yerr=_wilson(accuracy, count),
-                color=COLORS[name],
-                ecolor=(COLORS[name], 0.4),
+                color=color,
+                ecolor=(color, 0.4),
                 elinewidth=1,
-                marker="o" if name == "student" else "s",
+                marker={"student": "o", "teacher": "s"}.get(name, "v"),
                 markersize=4,
                 label=f"{name}, ECE {error:.2f} %",
             )
             lower.stairs(
                 model.count / model.count.sum(),
                 model.edges,
-                color=COLORS[name],
+                color=color,
                 linewidth=1.4,
             )
         margin = 0.02 * (1 - first)

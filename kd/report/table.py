@@ -60,10 +60,12 @@ def final_table(
             f"{score(best.get('value'), main)} at step {best['step']:,}",
         )
     lines += _line("data", described(data.get("origin")))
+    queries = summary.get("teacher_queries")
     lines += _line(
         "training",
         f"{count(speed.get('steps'))} steps, "
-        f"{count(rounded(speed.get('examples_per_second')))} examples/s",
+        f"{count(rounded(speed.get('examples_per_second')))} examples/s"
+        + (f", {queries:,} teacher queries" if queries else ""),
     )
     lines += _line(
         "time",

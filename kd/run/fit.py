@@ -49,6 +49,9 @@ class Fitted(NamedTuple):
     learnt: dict[str, Learnt]
     """Every network that learned, by its name in the procedure."""
     num_steps: int
+    num_queries: int
+    """How often a training example was put to a frozen teacher, see `num_queries` of
+    `kd.networks.answers.Answers`; resumed or not. Evaluation on dev does not count."""
     speed: Speed
     """Its seconds are those of all seeds that trained together."""
 
@@ -182,7 +185,10 @@ def fit(
             )
             for name, learner in learners.items()
         }
-        return Fitted(learnt, num_steps, speed)
+        asked = 0
+        if answers is not None and experiment.asks_teachers:
+            asked = answers.num_queries(every_seed[i].num_seen(num_steps))
+        return Fitted(learnt, num_steps, asked, speed)
 
     return [_outcome(member, i, fitted) for i, member in enumerate(taking_part)]
 
@@ -199,13 +205,14 @@ def _batches(
     # Rows divide evenly among devices and micro-batches; what is over is masked.
     unit = num_devices * experiment.num_microbatches
     answers, sample = made_from.answers, made_from.sample
-    cached = answers.train if answers is not None else None
+    cached = (answers.train if answers is not None else None) or ()
+    told = {answers_name(i): logits for i, logits in enumerate(cached)}
     return TrainingBatches(
         made_from.data.train,
         batch_size=experiment.batch_size,
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
-        answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
+        answers={**told, **experiment.procedure.annotate(sample, cached)},
         sample=None if sample.is_whole else sample,
     )
 

@@ -1,9 +1,12 @@
 """What the runs of an experiment are made from, whatever their seeds."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from kd.data.sample import Sample, Sampled
 from kd.data.task import Corpus, Prepared
@@ -54,12 +57,13 @@ def gather(
     teachers = [*found.values()]
     data = _prepare(experiment, corpus, models, teachers, start, workspace)
     drawn = experiment.data.sample(data.train.labels, experiment.data.target)
+    sample = _taking_part(drawn, experiment, workspace.say)
     return Ingredients(
         data,
         drawn,
-        _taking_part(drawn, experiment, workspace.say),
+        sample,
         load.load_start(start, experiment.data, data) if start else None,
-        _ask(experiment, data, teachers, workspace),
+        _ask(experiment, data, sample, teachers, workspace),
         time.perf_counter() - begun,
     )
 
@@ -93,45 +97,62 @@ def _taking_part(
     drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
 ) -> Sample:
     """What can teach, and says what of the training set that is."""
+    if not experiment.asks_teachers:
+        drawn = dataclasses.replace(drawn, answered=np.ones_like(drawn.answered))
     if drawn.is_whole:
         return drawn
+    answers = len(drawn.asked)
     say(
         f"training on {len(drawn.kept):,} of {len(drawn.labels):,} examples, "
         f"{drawn.num_labelled:,} of them labelled, {drawn.num_changed:,} of these as "
         "another class"
+        + (f"; teachers answer on {answers:,}" if answers < len(drawn.kept) else "")
     )
-    hidden = len(drawn.kept) - drawn.num_labelled
-    if not hidden or not all(t.loss.reads_labels for t in experiment.objective.terms):
+    whole = np.ones_like(drawn.answered)
+    useful = np.zeros_like(whole)
+    for loss in experiment.losses:
+        useful |= (drawn.labelled if loss.reads_labels else whole) & (
+            drawn.answered if loss.needs_teacher else whole
+        )
+    idle = int((~useful[drawn.kept]).sum())
+    if not idle:
         return drawn
+    if all(loss.reads_labels for loss in experiment.losses):
+        lack, why = "a label", "reads labels"
+    elif all(loss.needs_teacher for loss in experiment.losses):
+        lack, why = "a teacher's answer", "needs one"
+    else:
+        lack, why = "a label and an answer", "needs one of them"
     say(
-        f"{hidden:,} examples without a label take no part: every term of the "
-        "objective reads labels"
+        f"{idle:,} examples without {lack} take no part: every term of the objective "
+        f"{why}"
     )
-    return drawn.with_labels_only()
+    return drawn.only(useful)
 
 
 def _ask(
     experiment: Experiment,
     data: Prepared,
+    sample: Sample,
     teachers: list[Found],
     workspace: Workspace,
 ) -> Answers | None:
     """What the teachers say about the data."""
     if not teachers:
         return None
-    objective, view = experiment.objective, experiment.view
-    live = experiment.answers == "live"
-    if objective.reads_hidden and not live:
+    losses, view = experiment.losses, experiment.view
+    asks, live = experiment.asks_teachers, experiment.answers == "live"
+    readers = [loss.name for loss in losses if loss.reads_hidden]
+    if asks and readers and not live:
         live = True
-        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
         workspace.say(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    if view is not None and not view.changes_answers and not live:
+    if asks and view is not None and not view.changes_answers and not live:
         live = True
         workspace.say("teacher: runs in every step, to see the view of the batch")
-    on_train = objective.needs_teacher and not live
+    about = sample.asked if asks and not live else None
 
     def consult() -> Answers:
         return answers.consult(
@@ -141,7 +162,7 @@ def _ask(
             ],
             experiment.data.target.ensemble,
             data,
-            on_train=on_train,
+            about=about,
             mesh=workspace.mesh,
             cache=workspace.networks / "answers",
             say=workspace.say,
@@ -149,6 +170,7 @@ def _ask(
 
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
-        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
+        data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
+        None if about is None else about.tobytes(),
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)

@@ -6,16 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from kd import config
-from kd.data.task import Split
 from kd.experiment import Experiment
 from kd.networks.answers import Answers
 from kd.networks.load import Loaded
-from kd.networks.predict import predictor
+from kd.networks.predict import Predict, predictor
 from kd.procedures.procedure import Setting
 from kd.run.memory import Memory
 from kd.train import stacked
@@ -26,7 +24,7 @@ class Learner(NamedTuple):
     """What is compiled of a network that learns."""
 
     init: Callable[[PRNGKeyArray, Batch], Params]
-    predict: Callable[[Params, Split], Float[np.ndarray, "num_examples v"]]
+    predict: Predict
 
 
 class Program(NamedTuple):
@@ -100,6 +98,7 @@ def _build(
             combine=experiment.data.target.ensemble,
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
+            num_steps=num_steps,
             num_microbatches=experiment.num_microbatches,
             term_gradients=experiment.term_gradients,
             view=experiment.view,

@@ -203,6 +203,7 @@ def _summary(
             "sample": made_from.drawn.counts(),
         },
         **results.write(directory, experiment, data, made_from.answers, fitted),
+        "teacher_queries": fitted.num_queries,
         "speed": {
             "examples_per_second": round(speed.examples_per_second, 1),
             "steps": fitted.num_steps,

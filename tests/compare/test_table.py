@@ -134,6 +134,15 @@ def test_pages_say_the_same(finished):
     less = words.interval(record["rows"][1]["differences"]["nll"], nll, signed=True)
     assert f"| SinKD | {less} (" in shown and less in drawn
     assert words.gap(record) in shown
+    # The teacher's answers are asked for once, and by SinKD alone.
+    assert [words.queries(row) for row in record["rows"]] == [
+        "0", f"{record['data']['num_train']:,}",
+    ]  # fmt: skip
+    assert "| teacher queries |" in shown and "teacher queries</th>" in drawn
+    for row in record["rows"]:
+        for seed in row["seeds"]:
+            del seed["teacher_queries"]
+    assert "teacher queries" not in text.markdown(record)
     assert drawn.count("<svg") == 1 and "http://www.w3.org" in drawn
     assert "<script" not in drawn
     lines = [*csv.DictReader(io.StringIO(text.comma_separated(record)))]

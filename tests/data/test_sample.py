@@ -28,6 +28,7 @@ def test_everything_by_default():
     assert sample.is_whole
     assert sample.counts() == {
         "num_examples": 1000, "num_labelled": 1000, "num_changed_labels": 0,
+        "num_answered": 1000,
     }  # fmt: skip
 
 
@@ -51,7 +52,7 @@ def test_labels_are_hidden_of_every_class():
     np.testing.assert_array_equal(sample.labels[with_label], LABELS[with_label])
     without = np.setdiff1d(sample.kept, with_label)
     assert set(sample.labels[without]) == {-1}
-    np.testing.assert_array_equal(sample.with_labels_only().kept, with_label)
+    np.testing.assert_array_equal(sample.only(sample.labelled).kept, with_label)
     # One of each is left.
     sample = draw(unlabelled=0.9999)
     assert of_classes(LABELS[sample.labelled]) == [1, 1, 1]
@@ -75,9 +76,25 @@ def test_noise_is_of_the_labels_that_are_left():
     sample = draw(fraction=0.5, unlabelled=0.8, label_noise=0.3)
     assert sample.counts() == {
         "num_examples": 500, "num_labelled": 100, "num_changed_labels": 30,
+        "num_answered": 500,
     }  # fmt: skip
     with_label = sample.kept[sample.labelled[sample.kept]]
     assert np.sum(sample.labels[with_label] != LABELS[with_label]) == 30
+
+
+def test_teachers_are_asked_about_some_of_every_class():
+    sample = draw(fraction=0.5, unlabelled=0.5, unanswered=0.9)
+    assert of_classes(LABELS[sample.asked]) == [25, 15, 10]
+    assert set(sample.asked) < set(sample.kept)
+    assert sample.counts()["num_answered"] == 50 and not sample.is_whole
+    # Neither of the labelled only nor of the others only.
+    assert 5 < sample.labelled[sample.asked].sum() < 45
+    assert not draw(unanswered=0.5).is_whole
+    assert of_classes(LABELS[draw(unanswered=0.9999).asked]) == [1, 1, 1]
+    less, more = draw(unanswered=0.9), draw(unanswered=0.5)
+    assert set(less.asked) < set(more.asked)
+    few = less.only(LABELS == 1)
+    np.testing.assert_array_equal(few.asked, less.asked[LABELS[less.asked] == 1])
 
 
 def test_a_sample_is_a_function_of_settings_and_seed():
@@ -103,6 +120,7 @@ def test_of_a_number():
     sample = draw(numbers, STSB.target, fraction=0.25, unlabelled=0.5)
     assert sample.counts() == {
         "num_examples": 50, "num_labelled": 25, "num_changed_labels": 0,
+        "num_answered": 50,
     }  # fmt: skip
     assert np.isnan(sample.labels).sum() == 25
     assert len(draw(numbers, STSB.target, fraction=1e-6).kept) == 1
@@ -114,6 +132,7 @@ def test_of_a_number():
         (SST2, {"fraction": 0.0}, r"fraction must lie in \(0, 1\], got 0.0"),
         (SST2, {"fraction": 1.5}, "fraction must lie in"),
         (SST2, {"unlabelled": 1.0}, r"unlabelled must lie in \[0, 1\), got 1.0"),
+        (SST2, {"unanswered": 1.0}, r"unanswered must lie in \[0, 1\), got 1.0"),
         (SST2, {"label_noise": -0.1}, "label_noise must lie in"),
         (SST2, {"subset_seed": -1}, "subset_seed must lie in"),
         (STSB, {"label_noise": 0.1}, "the target is a number; it must be 0, got 0.1"),
@@ -168,15 +187,40 @@ def test_the_whole_sample_changes_no_batch():
             assert values.dtype == whole[i][name].dtype
 
 
-def test_label_weights_average_over_the_labelled():
-    sample = draw(unlabelled=0.7)
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"unlabelled": 0.7}, ["label"]),
+        ({"unanswered": 0.7}, ["answer"]),
+        (
+            {"unlabelled": 0.4, "unanswered": 0.5},
+            ["label", "answer", "label_and_answer"],
+        ),
+    ],
+)
+def test_weights_average_over_those_of_whom_it_is_known(settings, names):
+    sample = draw(**settings)
     some = batches(sample)
     for i in range(20):
         batch = some[i]
-        weight, mask = batch["label_weight"], batch["mask"]
-        labelled = mask & (batch["labels"] >= 0)
-        np.testing.assert_array_equal(weight > 0, labelled)
-        if labelled.any():
-            values = np.random.default_rng(i).normal(size=12)
-            mean = (values * weight)[mask].mean()
-            np.testing.assert_allclose(mean, values[labelled].mean(), rtol=1e-5)
+        assert [n[:-7] for n in batch if n.endswith("_weight")] == names
+        index, mask = batch["index"], batch["mask"]
+        known = {"label": batch["labels"] >= 0, "answer": sample.answered[index]}
+        known["label_and_answer"] = known["label"] & known["answer"]
+        for name in names:
+            weight, these = batch[f"{name}_weight"], mask & known[name]
+            np.testing.assert_array_equal(weight > 0, these)
+            if these.any():
+                values = np.random.default_rng(i).normal(size=12)
+                mean = (values * weight)[mask].mean()
+                np.testing.assert_allclose(mean, values[these].mean(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"fraction": 0.1}])
+def test_how_many_examples_some_steps_see(settings):
+    some = batches(draw(**settings))
+    seen = 0
+    for i in range(2 * some.per_epoch + 3):
+        assert some.num_seen(i) == seen
+        seen += int(some[i]["mask"].sum())
+    assert some.num_seen(2 * some.per_epoch) == 2 * len(draw(**settings).kept)

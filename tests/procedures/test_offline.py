@@ -7,38 +7,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from procedures.linear import linear, make_batch, with_hidden_labels
 
-from kd.divergences import ATKD, DKD, JS, KL, ReverseKL, SinKD, TotalVariation
+from kd.data.sample import Sample
+from kd.divergences import (
+    ATKD,
+    DKD,
+    JS,
+    KL,
+    ComparativeKL,
+    ReverseKL,
+    SinKD,
+    TotalVariation,
+)
 from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
-from kd.types import Model, Outputs
-
-
-def linear(rate=0.0):
-    """Logits linear in the inputs, with dropout on the inputs."""
-
-    def init(key, batch):
-        return {"w": 0.5 * jax.random.normal(key, (batch["inputs"].shape[1], 3))}
-
-    def apply(params, batch, key):
-        inputs = batch["inputs"]
-        if key is not None and rate:
-            keep = jax.random.bernoulli(key, 1 - rate, inputs.shape)
-            inputs = jnp.where(keep, inputs / (1 - rate), 0)
-        return Outputs(logits=inputs @ params["w"], hidden=(inputs,))
-
-    return Model(init, apply)
-
-
-def make_batch(rows=12, masked=2):
-    random = np.random.default_rng(0)
-    return {
-        "inputs": jnp.float32(random.normal(size=(rows, 5))),
-        "labels": jnp.int32(random.integers(0, 3, rows)),
-        "mask": jnp.arange(rows) < rows - masked,
-    }
+from kd.types import Outputs
 
 
 def offline(student, teacher, objective, optimizer, **options):
@@ -137,16 +123,6 @@ def test_cached_logits_give_the_losses_of_the_live_teacher():
     )
 
 
-def with_hidden_labels(batch, hidden, missing=-1):
-    """The batch as `kd.data.sample` gives it; masked rows are the last."""
-    keeps = batch["mask"] & ~np.isin(np.arange(len(batch["mask"])), hidden)
-    weight = keeps * batch["mask"].sum() / np.maximum(keeps.sum(), 1)
-    return keeps, batch | {
-        "labels": jnp.where(keeps, batch["labels"], missing),
-        "label_weight": jnp.float32(weight),
-    }
-
-
 HIDDEN = [0, 3, 4, 6, 9]
 
 
@@ -177,6 +153,80 @@ def test_terms_on_labels_are_means_over_the_labelled(num_microbatches):
     )
     np.testing.assert_allclose(
         before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+def known_of(batch, hidden, unasked):
+    """The batch as the sample gives it, with NaN for what the teacher was not asked."""
+    rows = np.arange(len(batch["mask"]))
+    labelled, answered = ~np.isin(rows, hidden), ~np.isin(rows, unasked)
+    sample = Sample(rows, np.asarray(batch["labels"]), labelled, answered, 0)
+    logits = linear().apply(linear().init(jax.random.key(9), batch), batch, None).logits
+    logits = jnp.where(answered[:, None], logits, jnp.nan)
+    known = sample.of_batch(rows, np.asarray(batch["mask"]))
+    known = {name: jnp.asarray(values) for name, values in known.items()}
+    keeps = np.asarray(batch["mask"])
+    return labelled & keeps, answered & keeps, batch | known | {
+        "teacher_logits": logits,
+        "labels": jnp.where(labelled, batch["labels"], -1),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2, 3, 12])
+@pytest.mark.parametrize("hidden", [[], HIDDEN])
+def test_terms_on_a_teacher_are_means_over_what_it_was_asked(num_microbatches, hidden):
+    objective = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD()
+    procedure, state, _, batch = start(objective, num_microbatches=num_microbatches)
+    before = jax.device_get(state.params["student"]["w"])
+    labelled, answered, batch = known_of(batch, hidden, unasked=[1, 3, 4, 7])
+    assert answered.sum() == 6
+
+    def formula(w):
+        s, t, y = batch["inputs"] @ w, batch["teacher_logits"], batch["labels"]
+        both = labelled & answered
+        ce = CrossEntropy()(s[labelled], y[labelled]).mean()
+        kl = KL(2.0)(s[answered], t[answered]).mean()
+        dkd = DKD()(s[both], t[both], y[both]).mean()
+        return 0.1 * ce + 0.9 * kl + 0.2 * dkd, (ce, kl, dkd)
+
+    (value, parts), gradient = jax.value_and_grad(formula, has_aux=True)(before)
+    after, metrics = procedure.step(state, (None,), batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    found = [metrics[f"loss/{name}"] for name in ("ce", "kl", "dkd")]
+    np.testing.assert_allclose(found, parts, rtol=1e-5)
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", [ComparativeKL(), SinKD(), KL()])
+def test_losses_of_a_teacher_see_what_it_was_asked_only(loss):
+    procedure, state, _, batch = start(1.0 * loss)
+    before = jax.device_get(state.params["student"]["w"])
+    _, answered, batch = known_of(batch, [], unasked=[0, 2, 5, 8])
+
+    def formula(w):
+        s, t = batch["inputs"] @ w, batch["teacher_logits"]
+        return loss(s[answered], t[answered]).mean()
+
+    value, gradient = jax.value_and_grad(formula)(before)
+    after, metrics = procedure.step(state, (None,), batch)
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(
+        before - after.params["student"]["w"], gradient, rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("loss", [ComparativeKL(), SinKD(), KL()])
+def test_a_batch_that_no_teacher_was_asked_about_teaches_by_labels(loss):
+    both, state, _, batch = start(CrossEntropy() + loss)
+    _, _, unasked = known_of(batch, [], unasked=range(12))
+    found, metrics = both.step(state, (None,), unasked)
+    assert metrics[f"loss/{loss.name}"] == 0
+    alone, state, _, batch = start(1.0 * CrossEntropy())
+    expected, _ = alone.step(state, (None,), batch)
+    np.testing.assert_allclose(
+        found.params["student"]["w"], expected.params["student"]["w"], rtol=1e-6
     )
 
 
