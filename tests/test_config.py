@@ -248,9 +248,7 @@ def test_the_fields_of_several_experiments():
         assert config.no_field([kd, sinkd], path) is None
     assert config.no_field([kd], "teacher") is None
     told = str(config.no_field([kd], "objective.sinkd.weight"))
-    assert told == (
-        "objective.sinkd: no field 'sinkd' in objective (fields: ce, kl)"
-    )
+    assert told == ("objective.sinkd: no field 'sinkd' in objective (fields: ce, kl)")
     # Those of the experiment in which the path leads furthest.
     told = str(config.no_field([kd, sinkd], "objective.sinkd.epsilom"))
     assert "no field 'epsilom' in objective.sinkd; did you mean epsilon?" in told
