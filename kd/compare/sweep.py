@@ -143,10 +143,12 @@ def _compared_by(field: str) -> str:
 
 
 def _budget(table: Any, trials: Any) -> str:
-    seeds = len(table.tuning.seeds)
+    from kd.compare import words
+
     few = min(trials.there, key=lambda name: trials.there[name])
     most = max(trials.there.values())
-    text = f"{trials.num} trials x {seeds} seeds for each of {len(trials.there)} rows"
+    found = {"trials": trials.num, "seeds": table.tuning.seeds}
+    text = f"{words.budget(found)} for every row"
     if table.tuning.trials > trials.num:
         text += f", all that {few!r} has, not {table.tuning.trials}"
     if most > trials.num:

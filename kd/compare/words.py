@@ -113,7 +113,8 @@ def tuning(record: Record) -> str:
 def budget(found: Record) -> str:
     """`4 trials x 2 seeds (100, 101)`."""
     seeds = ", ".join(map(str, found["seeds"]))
-    return f"{found['trials']} trials x {len(found['seeds'])} seeds ({seeds})"
+    noun = "seed" if len(found["seeds"]) == 1 else "seeds"
+    return f"{found['trials']} trials x {len(found['seeds'])} {noun} ({seeds})"
 
 
 def setting(selected: Sequence[str] | None) -> str:

@@ -121,7 +121,7 @@ def test_it_is_found_again(swept, here, capsys):
     assert main(SWEEP) == 0
     assert networks(here) == before
     shown = capsys.readouterr().out
-    assert "2 trials x 1 seeds for each of 2 rows; drawn from up to 4" in shown
+    assert "2 trials x 1 seed (100) for every row; drawn from up to 4" in shown
     assert "4 runs, 4 there, 0 to make" in shown
     for row in swept["rows"]:
         assert f"{row['name']}: {' '.join(row['selected'])}; accuracy " in shown
@@ -148,7 +148,9 @@ def test_the_table_runs_with_the_selected_settings_and_says_so(swept, here):
             assert " ".join(tuned["selected"]) in page
     assert record["tuning"]["rows"] == swept["rows"]
     for page in pages:
-        assert "Tuned with the same budget for every row, 2 trials x 1 seeds" in page
+        assert (
+            "Tuned with the same budget for every row, 2 trials x 1 seed (100)" in page
+        )
         assert "2 of 4" in page  # settings of the row with SinKD
 
 
