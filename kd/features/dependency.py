@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kd.features.critic import contracted, critic_parameters, scores_of_all
+from kd.features.contracting import contracting
 from kd.features.feature import VectorLoss
 from kd.features.norms import unit
+from kd.features.projection import linear_parameters
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,13 @@ class WassersteinDependency(VectorLoss):
 
     def parameters(self, key, student_width, teacher_width, num_classes):
         del num_classes
-        return critic_parameters(key, student_width, teacher_width, self.width)
+        first, second = jax.random.split(key)
+        return {
+            "first": linear_parameters(
+                first, student_width + teacher_width, self.width
+            ),
+            "second": linear_parameters(second, self.width, 1)["kernel"],
+        }
 
     def rows(self, params, student, teacher, labels, where):
         del labels
@@ -66,6 +73,9 @@ class WassersteinDependency(VectorLoss):
         self, params, student: Float[Array, "b d"], teacher: Float[Array, "c e"]
     ) -> Float[Array, "b c"]:
         """f(x_i, y_j) of all pairs of rows."""
-        return self.slope * scores_of_all(
-            contracted(params), unit(student), unit(teacher)
-        )
+        kernel = contracting(params["first"]["kernel"])
+        ours, theirs = jnp.split(kernel, [student.shape[1]])
+        # The first layer of a pair is the sum of what both sides give to it.
+        units = (unit(student) @ ours)[:, None] + (unit(teacher) @ theirs)[None]
+        units = jax.nn.relu(units + params["first"]["bias"])
+        return self.slope * (units @ contracting(params["second"]))[..., 0]

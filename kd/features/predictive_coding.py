@@ -1,8 +1,13 @@
 """Contrastive predictive coding: recognising the second view of one's own example.
 
-Losses of two views of every example, without labels and without a teacher. A critic f
-(`kd.features.critic`) is learned with the encoder of the views; how steep it may be is
-the procedure's business, `kd.procedures.contrastive`.
+Losses of two views of every example, without labels and without a teacher. A critic of
+pairs is learned with the encoder of the views,
+
+    f(x, y) = -slope |x A + y B + b|
+
+large where two vectors belong together, and as steep as its slope at most where [A; B]
+has no singular value above 1. To keep it so is the procedure's business,
+`kd.procedures.contrastive`.
 """
 
 import abc
@@ -12,23 +17,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from kd.features import critic
 from kd.features.layers import lifted
+from kd.features.norms import norm, over_rows
+from kd.features.projection import linear_parameters
 from kd.objective import Loss
 from kd.types import Batch, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PredictiveCoding(Loss):
-    """A loss of the scores f(x_i, y_j) that a critic gives pairs of first and second.
+    """A loss of the scores f(x_i, y_j) that the critic gives pairs of first and second.
 
     x and y are what the encoder gives for the two views; gradients flow into both.
     Subclasses are frozen dataclasses that define `rows`.
 
     Args:
-        width: hidden units of the critic.
-        slope: what the critic's network is multiplied by: the Lipschitz constant of f
-            where the procedure keeps that of the network, of images, at 1.
+        width: of what the two sides are mapped to.
+        slope: of the critic.
     """
 
     width: int = 64
@@ -62,13 +67,14 @@ class PredictiveCoding(Loss):
     ) -> Params:
         assert teacher is not None  # the second view
         ours, theirs = (x.logits.shape[-1] for x in (student, teacher))
-        return critic.critic_parameters(key, ours, theirs, self.width)
+        return linear_parameters(key, ours + theirs, self.width)
 
     def scores(
         self, params: Params, first: Float[Array, "b d"], second: Float[Array, "b d"]
     ) -> Float[Array, "b"]:
         """f(x_i, y_i) of pairs of rows."""
-        return self.slope * critic.scores_of_rows(params, lifted(first), lifted(second))
+        ours, theirs = _sides(params, lifted(first), lifted(second))
+        return -self.slope * norm(ours + theirs)
 
     def __call__(
         self,
@@ -83,8 +89,10 @@ class PredictiveCoding(Loss):
         first, second = (
             jnp.where(kept[:, None], lifted(x), 0) for x in (first, second)
         )
-        scores = self.slope * critic.scores_of_all(params, first, second)
-        return jnp.where(kept, self.rows(scores, kept), 0)
+        ours, theirs = _sides(params, first, second)
+        # Of all pairs, a few rows at a time.
+        distances = over_rows(lambda row: norm(row + theirs), ours)
+        return jnp.where(kept, self.rows(-self.slope * distances, kept), 0)
 
     @abc.abstractmethod
     def rows(
@@ -134,7 +142,9 @@ class WassersteinPredictiveCoding(PredictiveCoding):
     Source: ozair2019wasserstein, whose objective has a sum where this has a mean: log
     (n - 1) lies between. That the sum leaves out the pair of the joint is read off
     its formula, in which the others are drawn from p(y); no code of the authors is
-    public.
+    public. The critic is this project's: of the inner product <x A, y B>, or of a
+    layer of ReLUs as in `WassersteinDependency`, InfoNCE learned less from grids of
+    digits, or nothing.
     """
 
     name = "wpc"
@@ -143,6 +153,14 @@ class WassersteinPredictiveCoding(PredictiveCoding):
         others = where[None] & where[:, None] & ~jnp.eye(len(scores), dtype=bool)
         losses = _log_mean_exp(scores, others) - jnp.diagonal(scores)
         return jnp.where(jnp.any(others, axis=1), losses, 0)
+
+
+def _sides(
+    params: Params, first: Float[Array, "b d"], second: Float[Array, "b e"]
+) -> tuple[Float[Array, "b w"], Float[Array, "b w"]]:
+    """x A + b and y B, which the critic adds up."""
+    ours, theirs = jnp.split(params["kernel"], [first.shape[1]])
+    return first @ ours + params["bias"], second @ theirs
 
 
 def _log_mean_exp(

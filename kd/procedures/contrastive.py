@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from kd.features.critic import contracted
+from kd.features.contracting import contracted
 from kd.features.norms import norm
 from kd.features.predictive_coding import PredictiveCoding
 from kd.models.mlp import MLP

@@ -27,6 +27,8 @@ def over_layers(
         errors: standard errors of the first series.
     """
     with style():
+        from matplotlib.ticker import NullFormatter
+
         figure, axes = panel(width=WIDE, height=0.68 * WIDE)
         places = range(len(names))
         for i, (title, values, color) in enumerate(series):
@@ -43,6 +45,8 @@ def over_layers(
         everything = [value for _, values, _ in series for value in values]
         if min(everything) > 0 and max(everything) > 20 * min(everything):
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.set_ylim(bottom=0)
         if marked is not None:
@@ -51,5 +55,6 @@ def over_layers(
             )
         axes.set_xticks([*places], [*names], rotation=30 if len(names) > 5 else 0)
         axes.set_ylabel(label)
-        axes.legend(loc="best")
+        if len(series) > 1:
+            axes.legend(loc="best")
         return to_svg(figure, name=name, label=f"{label} of every layer")

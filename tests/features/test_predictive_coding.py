@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd.features import critic
+from kd.features.contracting import contracted
 from kd.features.predictive_coding import InfoNCE, WassersteinPredictiveCoding
+from kd.types import Outputs
 
 BOTH = pytest.mark.parametrize(
     "loss", [InfoNCE(width=6), WassersteinPredictiveCoding(width=6, slope=2.0)],
@@ -20,7 +21,8 @@ def views(rows=7, width=4, seed=0):
 
 
 def parameters(loss, width=4, scale=1.0, seed=0):
-    made = critic.critic_parameters(jax.random.key(seed), width, width, loss.width)
+    seen = Outputs(jnp.zeros((1, width)))
+    made = loss.init(jax.random.key(seed), seen, seen)
     random = np.random.default_rng(seed)
     noise = jax.tree.map(lambda x: 0.3 * random.normal(size=x.shape), made)
     return jax.tree.map(lambda x, e: jnp.float32(scale * (x + e)), made, noise)
@@ -29,12 +31,10 @@ def parameters(loss, width=4, scale=1.0, seed=0):
 def defined(loss, params, first, second):
     """Example by example, in float64."""
     first, second = (np.asarray(x, np.float64) for x in (first, second))
-    kernel, bias = (np.float64(params["first"][k]) for k in ("kernel", "bias"))
-    head = np.float64(params["second"])
+    kernel, bias = (np.float64(params[k]) for k in ("kernel", "bias"))
 
     def score(x, y):
-        units = np.maximum(np.concatenate([x, y]) @ kernel + bias, 0)
-        return loss.slope * (units @ head)[0]
+        return -loss.slope * np.linalg.norm(np.concatenate([x, y]) @ kernel + bias)
 
     losses = []
     for i, x in enumerate(first):
@@ -52,11 +52,10 @@ def test_value_and_gradient(loss):
     expected = defined(loss, params, first, second)
     found = jax.jit(lambda *x: loss(*x, params=params))(first, second)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(
-        jnp.diagonal(loss.slope * critic.scores_of_all(params, first, second)),
-        loss.scores(params, first, second),
-        rtol=1e-5,
-    )
+    both = np.concatenate([first, second], axis=1)
+    distances = np.linalg.norm(both @ params["kernel"] + params["bias"], axis=1)
+    scores = loss.scores(params, first, second)
+    np.testing.assert_allclose(scores, -loss.slope * distances, rtol=1e-5)
 
     def total(first, second, params):
         return loss(first, second, params=params).sum()
@@ -117,15 +116,9 @@ def test_too_few_rows_tell_nothing(loss, kept):
 
 
 def distance_critic(scale, width=3):
-    """f(x, y) = -scale |x - y|_1: large where two vectors are equal."""
+    """f(x, y) = -scale |x - y|: largest where two vectors are equal."""
     both = np.concatenate([np.eye(width), -np.eye(width)])
-    return {
-        "first": {
-            "kernel": jnp.float32(np.concatenate([both, -both], axis=1)),
-            "bias": jnp.zeros(2 * width),
-        },
-        "second": jnp.full((2 * width, 1), -scale, jnp.float32),
-    }
+    return {"kernel": jnp.float32(scale * both), "bias": jnp.zeros(width)}
 
 
 @pytest.mark.parametrize("rows", [4, 16, 64])
@@ -155,7 +148,7 @@ def test_wpc_is_below_the_transport_cost_of_what_its_critic_may_move():
     first, second = views(rows=rows, width=width, seed=3)
     second = first + 0.1 * second
     loss = WassersteinPredictiveCoding(slope=1.5)
-    params = critic.contracted(distance_critic(1.0))
+    params = contracted(distance_critic(1.0))
     found = -float(loss(first, second, params=params).mean())
     # Of (x_i, y_i) to the pairs of two examples, moving the second views alone.
     apart = np.linalg.norm(second[:, None] - second[None], axis=-1)
@@ -165,7 +158,7 @@ def test_wpc_is_below_the_transport_cost_of_what_its_critic_may_move():
 
 def test_contracted_critics_are_lipschitz():
     loss = WassersteinPredictiveCoding(width=6, slope=3.0)
-    params = critic.contracted(parameters(loss, scale=20.0))
+    params = contracted(parameters(loss, scale=20.0))
     (x, y), (a, b) = views(500, seed=1), views(500, seed=2)
     moved = jnp.abs(loss.scores(params, x, y) - loss.scores(params, a, b))
     apart = jnp.linalg.norm(jnp.concatenate([x - a, y - b], axis=1), axis=1)
@@ -174,7 +167,7 @@ def test_contracted_critics_are_lipschitz():
     # What is already flat stays as it is.
     flat = jax.tree.map(lambda x: 0.01 * x, params)
     for ours, theirs in zip(
-        jax.tree.leaves(critic.contracted(flat)), jax.tree.leaves(flat), strict=True
+        jax.tree.leaves(contracted(flat)), jax.tree.leaves(flat), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
