@@ -59,7 +59,9 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("profile")
     write_images(folder / "data")
     workspace = run.Workspace(folder / "runs", "mini", data_mesh(), lambda text: None)
-    images = dataclasses.replace(FASHION_MNIST, directory=str(folder / "data"))
+    images = dataclasses.replace(
+        FASHION_MNIST, directory=str(folder / "data"), dev_share=0
+    )
     noisy = dataclasses.replace(images, fraction=0.8, label_noise=0.5)
     text = dataclasses.replace(
         SST2, source="bundled", tokenizer=WordPiece(size=300), widths=(32,)
@@ -89,6 +91,7 @@ def test_reopened_is_what_was_trained(finished):
         FASHION_MNIST,
         directory=str(finished / "data"),
         fraction=0.8,
+        dev_share=0,
         label_noise=0.5,
     )
     assert found.network == MLP(widths=(32, 16))
