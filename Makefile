@@ -120,8 +120,9 @@ bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyT
 
 # --- pages ------------------------------------------------------------------------------
 
-docs: $(INSTALLED)  ## write docs/conventions.md anew from the code
+docs: $(INSTALLED)  ## write docs/conventions.md and docs/methods.md anew from the code
 	@$(PY) -m docs.conventions_page.page docs/conventions.md
+	@$(PY) -m docs.methods_page.page docs/methods.md
 
 notebooks: $(INSTALLED)  ## write the notebooks from their sources, run them: build/notebooks
 	@$(PIP) install nbclient ipykernel  # setup.cfg, extra notebooks
