@@ -87,7 +87,7 @@ def make_together(
     check_places(asked.experiments[0], asked.directories[0])
     with contextlib.ExitStack() as claims:
         group = _claimed(asked, corpus, name, claims)
-        if group.keys:
+        if group.unfinished:  # Others may have been faster.
             _carry_out(group, corpus, name, workspace, claims)
     _tidy(asked.directories[0].parent)
 

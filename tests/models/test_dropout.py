@@ -18,15 +18,12 @@ def padded(x, token_axes, by=3):
 def test_padding_changes_no_draw(key, shape, token_axes):
     x = jnp.ones(shape)
     rngs = {"dropout": key}
-    dropout = nn.Dropout(0.5, deterministic=False)
-    expected = np.asarray(dropout.apply({}, x, rngs=rngs))
+    expected = np.asarray(nn.Dropout(0.5, deterministic=False).apply({}, x, rngs=rngs))
     assert 0 < (expected == 0).mean() < 1
     layer = Dropout(0.5, deterministic=False)
     np.testing.assert_array_equal(layer.apply({}, x, rngs=rngs), expected)
-    found = np.asarray(
-        layer.apply({}, padded(x, token_axes), jnp.int32(5), token_axes, rngs=rngs)
-    )
-    within = found[tuple(slice(size) for size in shape)]
+    found = layer.apply({}, padded(x, token_axes), jnp.int32(5), token_axes, rngs=rngs)
+    within = np.asarray(found)[tuple(slice(size) for size in shape)]
     np.testing.assert_array_equal(within, expected)
 
 
@@ -36,12 +33,13 @@ def test_a_network_padded_further_gives_what_it_gave(key):
         dropout=0.4, attention_dropout=0.4,
     )  # fmt: skip
     model = bert.build(3)
-    params = model.init(key, {})
+    params = jax.jit(model.init)(key, {})
     tokens = jax.random.randint(key, (4, 6), 1, 20)
     token_mask = jnp.arange(6) < jnp.array([[6], [2], [5], [1]])
     short = {"tokens": tokens, "token_mask": token_mask}
     wide = {name: padded(x, (1,), by=10) for name, x in short.items()}
 
+    @jax.jit
     def logits(batch, key):
         return model.apply(params, batch, key).logits
 

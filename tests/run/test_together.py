@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import types
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ from kd.experiment import Experiment, Network
 from kd.models.mlp import MLP
 from kd.objective import CrossEntropy, Loss
 from kd.run import together
+from kd.run.memory import Memory
 from kd.run_directory import Busy
 from kd.train import metrics_log
 from kd.train.mesh import data_mesh
@@ -91,15 +93,30 @@ def points(tmp_path_factory) -> Experiment:
     )
 
 
+@pytest.fixture(scope="module")
+def taught(points, tmp_path_factory) -> Callable:
+    """Gives a place where the teacher is trained, and what is said there.
+
+    What is compiled in one is so in all.
+    """
+    mesh, memory = data_mesh(jax.devices()[:2]), Memory()
+    first = run.Workspace(
+        tmp_path_factory.mktemp("taught"), "mini", mesh, print, memory
+    )
+    run.make(points.teachers[0].recipe, first)
+
+    def place(folder, num_devices=2):
+        said = []
+        shutil.copytree(first.runs, folder / "runs")
+        mesh = data_mesh(jax.devices()[:num_devices])
+        return run.Workspace(folder / "runs", "mini", mesh, said.append, memory), said
+
+    return place
+
+
 @pytest.fixture
-def here(tmp_path):
-    return workspace_in(tmp_path)
-
-
-def workspace_in(folder, num_devices=2):
-    said = []
-    mesh = data_mesh(jax.devices()[:num_devices])
-    return run.Workspace(folder / "runs", "mini", mesh, said.append), said
+def here(taught, tmp_path):
+    return taught(tmp_path)
 
 
 def of_seeds(experiment, seeds=(0, 1, 2, 3)):
@@ -151,9 +168,9 @@ def assert_near(found: pathlib.Path, expected: pathlib.Path):
 
 
 @pytest.fixture(scope="module")
-def whole(points, tmp_path_factory):
+def whole(points, taught, tmp_path_factory):
     """Four seeds that trained together undisturbed, and what was said."""
-    workspace, said = workspace_in(tmp_path_factory.mktemp("whole"))
+    workspace, said = taught(tmp_path_factory.mktemp("whole"))
     run.make_together(of_seeds(points), workspace)
     return workspace, said
 
@@ -180,16 +197,15 @@ def test_each_seed_comes_to_what_it_comes_to_alone(points, whole, here):
 def test_text_in_buckets_too(here, tmp_path):
     """Of other widths at the same step, with dropout."""
     workspace, _ = here
-    alone, _ = workspace_in(tmp_path / "alone", num_devices=1)
+    alone = dataclasses.replace(workspace, runs=tmp_path / "alone")
     tiny = dataclasses.replace(
         tiny_experiment(widths=(16, 32)).sharing_data(), num_steps=12, batch_size=8
     )
     members = of_seeds(tiny, (0, 3))
-    recipe = tiny.teachers[0].recipe
-    assert recipe is not None
-    run.make(recipe, alone)
-    shutil.copytree(alone.runs, workspace.runs)
     run.make_together(members, workspace)
+    shutil.copytree(workspace.runs, alone.runs)
+    for member in members:
+        shutil.rmtree(run.folder_of(member, alone))
     for member in members:
         assert_near(run.folder_of(member, workspace), run.make(member, alone))
 
@@ -197,7 +213,6 @@ def test_text_in_buckets_too(here, tmp_path):
 def test_killed_and_gone_on_with(points, whole, here, monkeypatch):
     workspace, said = here
     members = of_seeds(points)
-    run.make(members[0].teachers[0].recipe, workspace)
     with killed_at_batch(10):
         run.make_together(members, workspace)
     for directory in directories(members, workspace):
@@ -231,7 +246,7 @@ def test_killed_and_gone_on_with(points, whole, here, monkeypatch):
     assert not [*(workspace.runs / "networks/together").iterdir()]
 
 
-def test_one_that_diverges_costs_the_others_nothing(points, tmp_path):
+def test_one_that_diverges_costs_the_others_nothing(points, taught, tmp_path):
     groups = np.zeros(len(sources.load(points.data).train), np.int32)
     batches = [
         plan_epoch(groups, batch_size=16, seed=seed, epoch=0)[7] for seed in range(3)
@@ -239,7 +254,7 @@ def test_one_that_diverges_costs_the_others_nothing(points, tmp_path):
     (mine, *_) = set(batches[1]) - set(batches[0]) - set(batches[2])
 
     def made(folder, example, kill=None):
-        workspace, said = workspace_in(tmp_path / folder, num_devices=4)
+        workspace, said = taught(tmp_path / folder, num_devices=4)
         experiment = dataclasses.replace(
             points, objective=points.objective + Unlucky(7, example)
         )
@@ -251,8 +266,7 @@ def test_one_that_diverges_costs_the_others_nothing(points, tmp_path):
         return directories(members, workspace), said
 
     undisturbed, _ = made("undisturbed", -1)
-    # Twenty batches of the teacher come before.
-    for folder, kill in (("through", None), ("killed", 20 + 16)):
+    for folder, kill in (("through", None), ("killed", 16)):
         found, said = made(folder, int(mine), kill)
         assert "3 seeds in one program, on 3 of 4 devices" in said
         reason = run_directory.failure(found[1])
@@ -321,7 +335,6 @@ def test_nobody_is_waited_for(points, here):
 
 def test_a_group_goes_on_only_where_all_of_it_is_asked_for(points, here):
     workspace, said = here
-    run.make(points.teachers[0].recipe, workspace)
     members = of_seeds(points, (0, 1, 2))
     with killed_at_batch(10):
         run.make_together(members, workspace)
@@ -364,7 +377,6 @@ def test_no_memory_for_all_is_one_line(points, here, monkeypatch):
 
 def test_asked_to_stop_all_stop_and_are_saved(points, here, monkeypatch):
     workspace, said = here
-    run.make(points.teachers[0].recipe, workspace)
     members = of_seeds(points, (0, 1))
     placing, left = kd.train.loop.shard_batch, [5]
 
