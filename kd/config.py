@@ -18,6 +18,7 @@ from kd.experiment import Experiment, Network, network_in, shared_data
 from kd.models import saved
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
+from kd.views.view import View
 
 
 def override(record: Any, *assignments: str) -> Any:
@@ -145,8 +146,8 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
         return {term.loss.name: (term, Term) for term in record.terms}
     if isinstance(record, Term):
         return {"weight": (record.weight, float)} | _children(record.loss)
-    if isinstance(record, tuple) and record and isinstance(record[0], Network):
-        return {str(i): (network, Network) for i, network in enumerate(record)}
+    if isinstance(record, tuple) and record and isinstance(record[0], (Network, View)):
+        return {str(i): (member, type(member)) for i, member in enumerate(record)}
     if dataclasses.is_dataclass(record):
         # Of a module that another one of the same name may have replaced: `catalog`.
         names = getattr(type(record).__init__, "__globals__", None)
@@ -166,7 +167,7 @@ def _with_children(record: Any, new: dict[str, Any]) -> Any:
         weight = new.get("weight", record.weight)
         return Term(weight, _with_children(record.loss, own))
     if isinstance(record, tuple):
-        return tuple(new.get(str(i), network) for i, network in enumerate(record))
+        return tuple(new.get(str(i), member) for i, member in enumerate(record))
     return dataclasses.replace(record, **new)
 
 

@@ -12,10 +12,11 @@ from kd.networks.change import Change
 from kd.networks.place import place
 from kd.objective import Mix
 from kd.procedures.offline import Offline
-from kd.procedures.procedure import Procedure, View
+from kd.procedures.procedure import Procedure
 from kd.procedures.term_gradients import TermGradients
 from kd.train.optimizer import AdamW
 from kd.types import Architecture, ComputeDtype
+from kd.views.view import View
 
 Scale = Literal["paper", "small", "mini"]
 """`paper`: the published models and recipe. `small`: small published networks, within
@@ -127,6 +128,8 @@ class Experiment:
             if problem := term.loss.problem(rows):
                 yield problem
         yield from self.procedure.problems(self)
+        if self.view is not None:
+            yield from self.view.problems(self)
 
     @property
     def teacher(self) -> "Network | None":

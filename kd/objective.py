@@ -178,6 +178,12 @@ class Mix:
 
     `batch["label_weight"]` [b] float, where labels are hidden: n / m for the m of n
     unmasked examples that have one, 0 for the others, as `Sample.of_batch` makes it.
+
+    Where views mix examples (`kd.views`), each has a second label, "mixed_labels" [b],
+    and weights of both, "label_weight" and "mixed_label_weight" [b]. A term that reads
+    labels is then, example by example, the weighted sum of its values with the one and
+    with the other; one whose examples are coupled by their labels sees all first ones,
+    then all second ones.
     """
 
     terms: tuple[Term, ...]
@@ -247,19 +253,42 @@ class Mix:
         batch = {**batch, "step": step}
         for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
-            seen, share = batch, None
-            if term.loss.reads_labels and "label_weight" in batch:
-                share = batch["label_weight"]
-                seen = {**batch, "mask": batch["mask"] & (share > 0)}
-            losses, watched = term.loss.per_example_with_metrics(
-                params[name], student, teacher, seen
-            )
-            losses = losses if share is None else losses * share
+            look = _on_labels if term.loss.reads_labels else _look
+            losses, watched = look(term.loss, params[name], student, teacher, batch)
             value = masked_mean(losses, batch["mask"])
             values.append(weight * value)
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
+
+
+def _look(
+    loss: Loss, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+) -> tuple[Float[Array, "b"], Metrics]:
+    return loss.per_example_with_metrics(params, student, teacher, batch)
+
+
+def _on_labels(
+    loss: Loss, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+) -> tuple[Float[Array, "b"], Metrics]:
+    """The loss on the labels that examples have, each by its weight.
+
+    The metrics are those of the first labels.
+    """
+    if "label_weight" not in batch:
+        return _look(loss, params, student, teacher, batch)
+
+    def on(labels, weight):
+        # Where a label counts for nothing it may be hidden.
+        seen = {**batch, "labels": labels, "mask": batch["mask"] & (weight > 0)}
+        losses, metrics = _look(loss, params, student, teacher, seen)
+        return losses * weight, metrics
+
+    losses, metrics = on(batch["labels"], batch["label_weight"])
+    if "mixed_labels" in batch:
+        others, _ = on(batch["mixed_labels"], batch["mixed_label_weight"])
+        losses = losses + others
+    return losses, metrics
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

@@ -24,6 +24,8 @@ class Answers(NamedTuple):
     """Of all teachers as one."""
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
     """Of each; None where they are asked anew in every step, or not at all."""
+    in_step: bool
+    """Whether they are asked in every step: about everything, or a view of it."""
 
     @property
     def source(self) -> str:
@@ -37,6 +39,7 @@ def consult(
     data: Prepared,
     *,
     on_train: bool,
+    in_step: bool,
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
@@ -49,6 +52,7 @@ def consult(
         data: what about.
         on_train: whether to compute the logits on the training split, or read them
             from `cache`.
+        in_step: whether they will be asked in every step.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
@@ -67,7 +71,8 @@ def consult(
             logits = np.load(path, mmap_mode="r", allow_pickle=False)
         train.append(logits)
     together = dev[0] if len(dev) == 1 else np.asarray(combine(dev))
-    return Answers(tuple(teachers), together, tuple(train) if on_train else None)
+    on_train_split = tuple(train) if on_train else None
+    return Answers(tuple(teachers), together, on_train_split, in_step)
 
 
 def _key(teacher: Loaded, data: Prepared) -> str:

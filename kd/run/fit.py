@@ -20,7 +20,6 @@ from kd.experiment import Experiment
 from kd.models import saved
 from kd.networks.answers import Answers
 from kd.networks.load import Start
-from kd.procedures.procedure import answers_name
 from kd.run.memory import Memory
 from kd.run.program import Learner, program, teachers_in_step
 from kd.train.checkpoint import Checkpoints
@@ -28,7 +27,7 @@ from kd.train.loop import Pace, train
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
-from kd.types import Architecture, Params
+from kd.types import Architecture, Params, answers_name
 
 Say = Callable[[str], Any]
 

@@ -72,8 +72,8 @@ def program(
 
 
 def teachers_in_step(answers: Answers | None) -> tuple[Loaded, ...]:
-    """Those that run in every step; where logits are cached none needs to."""
-    return answers.teachers if answers is not None and answers.train is None else ()
+    """Those that run in every step."""
+    return answers.teachers if answers is not None and answers.in_step else ()
 
 
 def _build(

@@ -269,10 +269,12 @@ def _ask(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    if view is not None and not view.changes_answers and not live:
-        live = True
+    on_view = view is not None and not view.changes_answers
+    if view is not None and on_view and objective.needs_teacher and not live:
+        live = not view.keeps_answers
         workspace.say("teacher: runs in every step, to see the view of the batch")
     on_train = objective.needs_teacher and not live
+    in_step = objective.needs_teacher and (live or on_view)
 
     def consult() -> Answers:
         return answers.consult(
@@ -283,6 +285,7 @@ def _ask(
             experiment.data.target.ensemble,
             data,
             on_train=on_train,
+            in_step=in_step,
             mesh=workspace.mesh,
             cache=workspace.runs / "networks" / "answers",
             say=workspace.say,
@@ -291,6 +294,7 @@ def _ask(
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
+        in_step,
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 
