@@ -133,6 +133,8 @@ def gradient_step(
             gradient, state.opt_state, state.params
         )
         metrics["grad_norm"] = optax.tree.norm(gradient)
+        for _, sparsity in optax.tree.get_all_with_path(opt_state, "sparsity"):
+            metrics["sparsity"] = sparsity
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

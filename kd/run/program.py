@@ -92,7 +92,7 @@ def _build(
             learners=models,
             teachers=tuple(teacher.model for teacher in live)
             or (None,) * len(experiment.teachers),
-            combine=experiment.data.target.ensemble,
+            combine=experiment.combine,
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
             num_microbatches=experiment.num_microbatches,

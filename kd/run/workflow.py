@@ -282,7 +282,7 @@ def _ask(
                 load.load(found, experiment.data, data, experiment.compute_dtype)
                 for found in teachers
             ],
-            experiment.data.target.ensemble,
+            experiment.combine,
             data,
             on_train=on_train,
             in_step=in_step,
@@ -294,7 +294,7 @@ def _ask(
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
-        in_step,
+        in_step, experiment.teacher_weights,
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 
