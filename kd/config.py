@@ -20,6 +20,10 @@ from kd.models import saved
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
 from kd.procedures.online import Peer
+from kd.views.view import View
+
+_MEMBERS = (Network, Peer, View)
+"""Records that fields hold several of."""
 
 
 def override(record: Any, *assignments: str) -> Any:
@@ -177,8 +181,8 @@ def _children(record: Any) -> dict[str, tuple[Any, Any]]:
         return {term.loss.name: (term, Term) for term in record.terms}
     if isinstance(record, Term):
         return {"weight": (record.weight, float)} | _children(record.loss)
-    if isinstance(record, tuple) and record and isinstance(record[0], Network | Peer):
-        return {str(i): (part, type(part)) for i, part in enumerate(record)}
+    if isinstance(record, tuple) and record and isinstance(record[0], _MEMBERS):
+        return {str(i): (member, type(member)) for i, member in enumerate(record)}
     if dataclasses.is_dataclass(record):
         # Of a module that another one of the same name may have replaced: `catalog`.
         names = getattr(type(record).__init__, "__globals__", None)
@@ -198,7 +202,7 @@ def _with_children(record: Any, new: dict[str, Any]) -> Any:
         weight = new.get("weight", record.weight)
         return Term(weight, _with_children(record.loss, own))
     if isinstance(record, tuple):
-        return tuple(new.get(str(i), network) for i, network in enumerate(record))
+        return tuple(new.get(str(i), member) for i, member in enumerate(record))
     return dataclasses.replace(record, **new)
 
 

@@ -5,17 +5,20 @@ experiment from another, so that a module shows only what differs.
 """
 
 import dataclasses
-from typing import Literal
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from kd.data.task import Task
 from kd.networks.change import Change
 from kd.networks.place import place
 from kd.objective import Loss, Mix
 from kd.procedures.offline import Offline
-from kd.procedures.procedure import Procedure, View
+from kd.procedures.procedure import Procedure
 from kd.procedures.term_gradients import TermGradients
 from kd.train.optimizer import AdamW
 from kd.types import Architecture, ComputeDtype
+from kd.views.view import View
 
 Scale = Literal["paper", "small", "mini"]
 """`paper`: the published models and recipe. `small`: small published networks, within
@@ -36,6 +39,8 @@ class Experiment:
         answers: "cached" to compute the teachers' logits on the training set once and
             read them from then on, "live" to run the teachers in every step, as any
             objective that reads hidden states makes them.
+        teacher_weights: of the logits of several teachers, whose weighted sum is then
+            their answer; empty for the mean of their probabilities.
         start: the trained network whose weights the student begins with; None for
             fresh ones. What it has no weights for, such as a new head, is fresh.
         procedure: who supplies the batch, and who learns.
@@ -60,6 +65,7 @@ class Experiment:
     student: Architecture | None
     teachers: "tuple[Network, ...]" = ()
     answers: Literal["cached", "live"] = "cached"
+    teacher_weights: tuple[float, ...] = ()
     start: "Network | None" = None
     procedure: Procedure = Offline()
     view: View | None = None
@@ -99,6 +105,13 @@ class Experiment:
             )
         if self.asks_teachers and not self.teachers:
             yield "the objective needs a teacher and there is none"
+        weights = self.teacher_weights
+        if weights and len(weights) != len(self.teachers):
+            yield (
+                f"teacher_weights are {len(weights)} for {len(self.teachers)} teachers"
+            )
+        if weights and not (min(weights) >= 0 and math.isclose(sum(weights), 1)):
+            yield f"teacher_weights must be shares with the sum 1, got {weights}"
         if self.student is None and self.start is None:
             yield "there is no student: set student, or start"
         # A recipe's own data are replaced by ours, see `sharing_data`.
@@ -134,6 +147,8 @@ class Experiment:
                 yield problem
         yield from self._unanswered()
         yield from self.procedure.problems(self)
+        if self.view is not None:
+            yield from self.view.problems(self)
 
     def _unanswered(self):
         """What speaks against asking the teachers about a part of the examples."""
@@ -167,6 +182,13 @@ class Experiment:
     def teacher(self) -> "Network | None":
         """The only teacher; None without, or with several."""
         return self.teachers[0] if len(self.teachers) == 1 else None
+
+    def combine(self, outputs: Sequence[Any]) -> Any:
+        """The outputs of several teachers, [n, v] each, as those of one."""
+        if not self.teacher_weights:
+            return self.data.target.ensemble(outputs)
+        pairs = zip(self.teacher_weights, outputs, strict=True)
+        return sum(weight * output for weight, output in pairs)
 
     @property
     def made_from(self) -> "dict[str, Network]":

@@ -194,6 +194,12 @@ class Mix:
     unmasked examples that have one, 0 for the others, as `Sample.of_batch` makes it;
     so "answer_weight" where teachers are not asked about all, and
     "label_and_answer_weight" for terms that read both.
+
+    Where views mix examples (`kd.views`), each has a second label, "mixed_labels" [b],
+    and weights of both, "label_weight" and "mixed_label_weight" [b]. A term that reads
+    labels is then, example by example, the weighted sum of its values with the one and
+    with the other; one whose examples are coupled by their labels sees all first ones,
+    then all second ones.
     """
 
     terms: tuple[Term, ...]
@@ -263,13 +269,7 @@ class Mix:
         batch = {**batch, "step": step}
         for term, weight in zip(self.terms, self.weights(step), strict=True):
             name = term.loss.name
-            seen, share = batch, _share(term.loss, batch)
-            if share is not None:
-                seen = {**batch, "mask": batch["mask"] & (share > 0)}
-            losses, watched = term.loss.per_example_with_metrics(
-                params[name], student, teacher, seen
-            )
-            losses = losses if share is None else losses * share
+            losses, watched = _look(term.loss, params[name], student, teacher, batch)
             value = masked_mean(losses, batch["mask"])
             values.append(weight * value)
             metrics[f"loss/{name}"] = value
@@ -282,6 +282,30 @@ def _share(loss: Loss, batch: Batch) -> Float[Array, "b"] | None:
     read = {"label": loss.reads_labels, "answer": loss.needs_teacher}
     lacking = [name for name in read if read[name] and f"{name}_weight" in batch]
     return batch[f"{'_and_'.join(lacking)}_weight"] if lacking else None
+
+
+def _look(
+    loss: Loss, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+) -> tuple[Float[Array, "b"], Metrics]:
+    """A loss on what examples have, each by its weight.
+
+    The metrics are those of the first labels.
+    """
+    share = _share(loss, batch)
+    if share is None:
+        return loss.per_example_with_metrics(params, student, teacher, batch)
+
+    def on(share, labels):
+        # Where something counts for nothing it may be hidden.
+        seen = {**batch, "labels": labels, "mask": batch["mask"] & (share > 0)}
+        losses, metrics = loss.per_example_with_metrics(params, student, teacher, seen)
+        return losses * share, metrics
+
+    losses, metrics = on(share, batch["labels"])
+    if loss.reads_labels and "mixed_labels" in batch:
+        others, _ = on(batch["mixed_label_weight"], batch["mixed_labels"])
+        losses = losses + others
+    return losses, metrics
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

@@ -17,6 +17,12 @@ Params = Any
 Batch = Mapping[str, jax.Array]
 """Arrays of one batch, each [b, ...]; "mask" [b] is False on padding rows."""
 
+
+def answers_name(i: int) -> str:
+    """What a batch calls the cached logits of teacher i."""
+    return f"teacher_logits_{i}" if i else "teacher_logits"
+
+
 Metrics = dict[str, jax.Array]
 """Scalars by name."""
 

@@ -27,6 +27,8 @@ class Answers(NamedTuple):
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
     """Of each, NaN of examples that it was not asked about; None where they are asked
     anew in every step, or not at all."""
+    in_step: bool
+    """Whether they are asked in every step: about everything, or a view of it."""
     num_asked: int = 0
     """Training examples that `train` is about."""
 
@@ -39,11 +41,10 @@ class Answers(NamedTuple):
         """How often a training example is put to a teacher in a whole run.
 
         Args:
-            num_seen: examples of all its batches, as often as they come. Where answers
-                are kept, it does not matter.
+            num_seen: examples of all its batches, as often as they come.
         """
-        once = num_seen if self.train is None else self.num_asked
-        return len(self.teachers) * once
+        in_steps = num_seen if self.in_step else 0
+        return len(self.teachers) * (self.num_asked + in_steps)
 
 
 def consult(
@@ -52,6 +53,7 @@ def consult(
     data: Prepared,
     *,
     about: Int[np.ndarray, "q"] | None,
+    in_step: bool,
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
@@ -64,6 +66,7 @@ def consult(
         data: what about.
         about: the examples of the training split to compute logits on, or read them of
             from `cache`; None for not at all.
+        in_step: whether they will be asked in every step.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
@@ -89,9 +92,14 @@ def consult(
 
     on_dev = together(dev)
     on_final = together(test) if test else on_dev
-    if about is None:
-        return Answers(tuple(teachers), on_dev, on_final, None)
-    return Answers(tuple(teachers), on_dev, on_final, tuple(train), len(about))
+    return Answers(
+        tuple(teachers),
+        on_dev,
+        on_final,
+        None if about is None else tuple(train),
+        in_step,
+        0 if about is None else len(about),
+    )
 
 
 def _in_place(

@@ -8,7 +8,11 @@ import dataclasses
 import re
 from typing import Any
 
+import jax
+import numpy as np
+
 from kd.models.bert import Bert
+from kd.train.pruning import is_kernel
 from kd.types import Architecture, Params
 
 
@@ -84,6 +88,45 @@ class Layers(Change):
         }
         kept |= {f"layer_{i}": params[f"layer_{n}"] for i, n in enumerate(numbers)}
         return smaller, kept
+
+
+@dataclasses.dataclass(frozen=True)
+class Pruned(Change):
+    """A network with the smallest weights of every layer set to 0, not trained again.
+
+    Of each kernel, of dense layers and convolutions, the round(share n) of its n
+    weights that are smallest in absolute value; the first ones among equals.
+    Embeddings, biases and the parameters of norms stay.
+
+    Attributes:
+        share: of every layer's weights, in [0, 1).
+
+    Source: kim2024r2kd, code: 0.1 of a teacher, by torch's `l1_unstructured`.
+    """
+
+    share: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise ValueError(
+                f"share is of every layer's weights, in [0, 1), got {self.share}"
+            )
+
+    def __call__(
+        self, network: Architecture, params: Params
+    ) -> tuple[Architecture, Params]:
+        if params is None:
+            return network, None
+
+        def prune(path, leaf):
+            if not is_kernel(path):
+                return leaf
+            pruned = np.array(leaf)
+            smallest = np.argsort(np.abs(pruned), axis=None, kind="stable")
+            pruned.flat[smallest[: round(self.share * pruned.size)]] = 0
+            return pruned
+
+        return network, jax.tree_util.tree_map_with_path(prune, params)
 
 
 def _first(text: str) -> int:

@@ -7,40 +7,30 @@ checkpoints and results know no particular one.
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from kd.data.sample import Sample
 from kd.objective import Mix
 from kd.procedures.term_gradients import TermGradients
-from kd.types import Architecture, Batch, Model, Outputs, Params, Training
+from kd.types import (
+    Architecture,
+    Batch,
+    Model,
+    Outputs,
+    Params,
+    Training,
+    answers_name,
+)
+from kd.views.view import Respondent, View
 
 if TYPE_CHECKING:
     from kd.experiment import Experiment
-
-
-@runtime_checkable
-class View(Protocol):
-    """How a batch is changed on the device before the networks see it.
-
-    A frozen dataclass that is a pure function of key and batch, of static shapes, in
-    the compiled step: student and teacher see the same. It is applied to the whole
-    batch, before that is cut into parts.
-
-    The cached answers of a teacher are to the batch as it was: where `changes_answers`
-    is False the teachers run in every step instead; where it is True the view changes
-    "teacher_logits" in the batch along with the inputs.
-    """
-
-    @property
-    def changes_answers(self) -> bool: ...
-
-    def __call__(self, key: PRNGKeyArray, batch: Batch) -> Batch: ...
 
 
 class Setting(NamedTuple):
@@ -86,10 +76,17 @@ class Setting(NamedTuple):
         assert self.combine is not None
         return Outputs(logits=self.combine([answer.logits for answer in answers]))
 
-
-def answers_name(i: int) -> str:
-    """What a batch calls the cached logits of teacher i."""
-    return f"teacher_logits_{i}" if i else "teacher_logits"
+    def ask(
+        self, params: Params, teacher_params: Params, whom: Respondent, batch: Batch
+    ) -> Float[Array, "b v"]:
+        """Logits of the student without dropout, or of the teachers as one."""
+        if whom == "student":
+            student = self.learners["student"]
+            return student.apply(params["student"], batch, None).logits
+        answer = self.consult(teacher_params, batch)
+        if answer is None:
+            raise ValueError("the view asks the teacher, and the objective needs none")
+        return answer.logits
 
 
 class Procedure(abc.ABC):

@@ -45,6 +45,8 @@ def gradient_step(
     """
     num_microbatches, term_gradients = setting.num_microbatches, setting.term_gradients
     mesh, view = setting.mesh, setting.view
+    if view is not None and view.beside is not None:
+        terms, names, weights = _of_both(terms, names, weights, view.beside)
 
     def whole(params, teacher_params, batch, key, step):
         def losses(params):
@@ -109,8 +111,9 @@ def gradient_step(
     def update(state, teacher_params, batch):
         key = jax.random.fold_in(state.key, state.step)
         if view is not None:
+            ask = functools.partial(setting.ask, state.params, teacher_params)
             # Not the key of dropout.
-            batch = view(jax.random.fold_in(key, _VIEW), batch)
+            batch = view(jax.random.fold_in(key, _VIEW), batch, ask)
         gradient_of = whole if num_microbatches == 1 else in_parts
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
@@ -130,6 +133,8 @@ def gradient_step(
             gradient, state.opt_state, state.params
         )
         metrics["grad_norm"] = optax.tree.norm(gradient)
+        for _, sparsity in optax.tree.get_all_with_path(opt_state, "sparsity"):
+            metrics["sparsity"] = sparsity
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
@@ -140,4 +145,34 @@ def gradient_step(
     return step
 
 
-_VIEW = 2**31 - 1
+def _of_both(
+    terms: Terms,
+    names: Sequence[str],
+    weights: Callable[[Any], Sequence[Any]],
+    share: float,
+) -> tuple[Terms, list[str], Callable[[Any], Sequence[Any]]]:
+    """Terms of a batch and of the view beside it, "view/<name>", with their weights."""
+
+    def of_both(params, teacher_params, batch, key, step):
+        viewed = batch["view"]
+        batch = {name: rows for name, rows in batch.items() if name != "view"}
+        losses, metrics = terms(params, teacher_params, batch, key, step)
+        key = jax.random.fold_in(key, _BESIDE)
+        others, seen = terms(params, teacher_params, viewed, key, step)
+        loss = metrics["loss"] + share * seen.pop("loss")
+        for name, value in seen.items():
+            of_term = name.startswith("loss/")
+            name = name.removeprefix("loss/")
+            metrics[f"loss/view/{name}" if of_term else f"view/{name}"] = value
+        losses = [*losses, *(share * other for other in others)]
+        return losses, metrics | {"loss": loss}
+
+    def of_both_weights(step):
+        found = weights(step)
+        return [*found, *(share * weight for weight in found)]
+
+    return of_both, [*names, *(f"view/{name}" for name in names)], of_both_weights
+
+
+# Keys of a step that are none of its dropout.
+_VIEW, _BESIDE = 2**31 - 1, 2**31 - 2

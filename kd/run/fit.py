@@ -16,7 +16,6 @@ from kd.data.pipeline import TrainingBatches
 from kd.data.stacked import StackedBatches
 from kd.errors import Diverged
 from kd.experiment import Experiment
-from kd.procedures.procedure import answers_name
 from kd.run import beginning
 from kd.run.ingredients import Ingredients
 from kd.run.memory import Memory
@@ -29,7 +28,7 @@ from kd.train.members import Member
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
-from kd.types import Architecture, Params
+from kd.types import Architecture, Params, answers_name
 
 Say = Callable[[str], Any]
 

@@ -149,10 +149,12 @@ def _ask(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    if asks and view is not None and not view.changes_answers and not live:
-        live = True
+    on_view = view is not None and not view.changes_answers
+    if view is not None and asks and on_view and not live:
+        live = not view.keeps_answers
         workspace.say("teacher: runs in every step, to see the view of the batch")
     about = sample.asked if asks and not live else None
+    in_step = asks and (live or on_view)
 
     def consult() -> Answers:
         return answers.consult(
@@ -160,9 +162,10 @@ def _ask(
                 load.load(found, experiment.data, data, experiment.compute_dtype)
                 for found in teachers
             ],
-            experiment.data.target.ensemble,
+            experiment.combine,
             data,
             about=about,
+            in_step=in_step,
             mesh=workspace.mesh,
             cache=workspace.networks / "answers",
             say=workspace.say,
@@ -171,6 +174,6 @@ def _ask(
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
-        None if about is None else about.tobytes(),
+        None if about is None else about.tobytes(), in_step, experiment.teacher_weights,
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)

@@ -74,8 +74,8 @@ def program(
 
 
 def teachers_in_step(answers: Answers | None) -> tuple[Loaded, ...]:
-    """Those that run in every step; where logits are cached none needs to."""
-    return answers.teachers if answers is not None and answers.train is None else ()
+    """Those that run in every step."""
+    return answers.teachers if answers is not None and answers.in_step else ()
 
 
 def _build(
@@ -95,7 +95,7 @@ def _build(
             learners=models,
             teachers=tuple(teacher.model for teacher in live)
             or (None,) * len(experiment.teachers),
-            combine=experiment.data.target.ensemble,
+            combine=experiment.combine,
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
             num_steps=num_steps,

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from kd.errors import UserError
+from kd.train.pruning import Pruning
 from kd.types import Params
 
 
@@ -29,6 +30,7 @@ class AdamW:
         frozen: subtrees of the networks' parameters that stay as they are, by their
             names or paths: "embeddings", "layer_0/query". Without moments, and not
             part of the norm that is clipped.
+        pruning: of the networks' weights as training goes on; none by default.
     """
 
     learning_rate: float = 4e-5
@@ -39,6 +41,7 @@ class AdamW:
     epsilon: float = 1e-8
     clip: float = 1.0
     frozen: tuple[str, ...] = ()
+    pruning: Pruning = Pruning()
 
     def __post_init__(self) -> None:
         wrong = []
@@ -87,11 +90,19 @@ class AdamW:
             if self.clip
             else adamw
         )
-        if not self.frozen:
+        if self.frozen:
+            whole = optax.partition(
+                {"trained": whole, "frozen": optax.set_to_zero()}, self._labels
+            )
+        if not self.pruning.share:
             return whole
-        return optax.partition(
-            {"trained": whole, "frozen": optax.set_to_zero()}, self._labels
-        )
+        return optax.chain(whole, self.pruning.build(num_steps, self._prunes))
+
+    def _prunes(self, path: Any) -> bool:
+        """Whether the parameter at the path is a network's, and trained."""
+        joined = _joined(path)
+        frozen = any(_within(joined, name) for name in self.frozen)
+        return not joined.startswith("objective/") and not frozen
 
     def _labels(self, params: Params) -> Any:
         """What becomes of every parameter: "trained" or "frozen".
