@@ -5,9 +5,9 @@ paper has them. Both are of the student's size and begin differently; the teache
 no part, the student is compared with it afterwards. More peers, or other sizes, are
 `procedure.peers`.
 
-Measured at mini scale, seed 0, on two shared CPU cores: 87.00 % and 87.24 % for the
-peer, ECE 1.78 % and 1.63 % (teacher 89.87 %, labels alone 87.57 % in `fashion_mnist_ce`),
-105 s for both. One run is an anecdote: one standard error is 0.33 points.
+Measured at mini scale, seed 0, on two shared CPU cores: 87.00 %, and 87.24 % for the
+peer, with an ECE of 1.78 % and 1.63 % (teacher 89.87 %; labels alone 87.57 %), 105 s
+for both. One run is an anecdote: one standard error is 0.33 points.
 
     make exp NAME=fashion_mnist_dml DATA_DIR=~/data
 """
