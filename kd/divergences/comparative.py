@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from kd.divergences.divergence import Divergence, kept_rows
 from kd.divergences.softened import Rescaled, relative_entropy
+from kd.objective import TargetLoss, nan_without_class
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class ComparativeKL(Rescaled, Divergence):
 
     Source: wilf2023comparative. The authors' code draws groups over the
     whole data set from teacher outputs that were stored once, and adds the same
-    loss between the student's differences and those of the one-hot labels.
+    loss between the student's differences and those of the one-hot labels, with
+    weight 1: `ComparativeLabels`.
     """
 
     name = "comparative_kl"
@@ -63,6 +66,46 @@ class ComparativeKL(Rescaled, Divergence):
     def _difference(self, groups: Array) -> Array:
         first, second = groups[:, : self.positives], groups[:, self.positives :]
         return jnp.mean(first, axis=1) - jnp.mean(second, axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparativeLabels(Rescaled, TargetLoss):
+    """`ComparativeKL` of the student to the one-hot labels, as if logits.
+
+    Nats per comparison. Coupled likewise; its groups are of the examples whose label
+    is not hidden. In the least loss the differences of the student's logits are those
+    of the one-hot vectors: logits of the right classes stand 1 above the others.
+
+    Args:
+        positives: size of the first group, at least 1.
+        negatives: size of the second group, at least 1.
+
+    Source: wilf2023comparative, the authors' code. A term of labels of a mix; what
+    teachers say is compared by `ComparativeKL`.
+    """
+
+    name = "comparative_labels"
+    temperature: float = 4.0
+    positives: int = 2
+    negatives: int = 1
+
+    def __post_init__(self) -> None:
+        self._comparison()
+
+    def _comparison(self) -> ComparativeKL:
+        return ComparativeKL(
+            self.temperature, self.temperature_squared, self.positives, self.negatives
+        )
+
+    def __call__(
+        self, student: Float[Array, "b v"], labels: Int[Array, "b"], *, where=None
+    ) -> Float[Array, "b"]:
+        if where is not None:
+            labels = jnp.where(where, labels, 0)
+        num_classes = student.shape[-1]
+        one_hot = jax.nn.one_hot(labels, num_classes, dtype=student.dtype)
+        losses = self._comparison()(student, one_hot, where=where)
+        return nan_without_class(losses, labels, num_classes)
 
 
 def _ring(where: Bool[Array, "b"] | None, like: Array, size: int) -> Int[Array, "b g"]:

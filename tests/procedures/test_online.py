@@ -348,6 +348,31 @@ def test_gradients_are_watched_network_by_network():
     assert metrics["cosine/peer/ce/peer/kl"] != 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Doubled:
+    """Inputs times two for some, drawn anew in every step."""
+
+    changes_answers = False
+
+    def __call__(self, key, batch):
+        chosen = jax.random.bernoulli(key, 0.5, (len(batch["inputs"]), 1))
+        return {**batch, "inputs": jnp.where(chosen, 2, 1) * batch["inputs"]}
+
+
+@every_lesson
+def test_all_networks_see_the_same_view(taught_by):
+    online = Online(taught_by=taught_by, with_teachers=True)
+    viewed = Started(online, DML, teachers=1, view=Doubled())
+    plain = Started(online, DML, teachers=1)
+    # The key of a view in the first step, see `kd.procedures.step`.
+    key = jax.random.fold_in(jax.random.fold_in(viewed.state.key, 0), 2**31 - 1)
+    plain.batch = Doubled()(key, plain.batch)
+    ours, theirs = viewed.step()[0], plain.step()[0]
+    for name in ours:
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+        assert np.any(ours[name] != Started(online, DML, teachers=1).step()[0][name])
+
+
 def test_hidden_labels_hide_from_every_network():
     hidden = [0, 3, 4, 6, 9]
     networks = Started(Online(), DML)
