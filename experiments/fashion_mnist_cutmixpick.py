@@ -1,0 +1,22 @@
+"""Fashion-MNIST: taught on the mixtures that it is least sure of (CutMixPick).
+
+As `fashion_mnist_mixup`, but that of two CutMix views of a batch the half with the
+largest entropy of the student's prediction is kept: "S. ent." of wang2022augmentation.
+`ARGS=view.view.by=teacher` is its "T. ent.".
+
+    make exp NAME=fashion_mnist_cutmixpick DATA_DIR=~/data
+"""
+
+import dataclasses
+
+from experiments import fashion_mnist_mixup
+from kd.experiment import Experiment, Scale
+from kd.views import Beside, CutMix, Pick
+
+
+def experiment(scale: Scale) -> Experiment:
+    """As `fashion_mnist_mixup`, with other mixtures."""
+    return dataclasses.replace(
+        fashion_mnist_mixup.experiment(scale),
+        view=Beside(Pick(CutMix(), num_views=2, by="student")),
+    )
