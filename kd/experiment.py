@@ -53,6 +53,9 @@ class Experiment:
         evaluate_every: steps between evaluations on dev; 0 for once an epoch.
         save_every: steps between checkpoints.
         log_every: steps between rows of the metrics.
+        keep_best: whether the network of the best evaluation on dev, by the task's main
+            metric, is kept in the folder `best` of the run, beside that of the last
+            step. The results are those of the last step in any case.
         seed: of initial parameters, dropout and the order of the data.
     """
 
@@ -74,6 +77,7 @@ class Experiment:
     evaluate_every: int = 0
     save_every: int = 500
     log_every: int = 10
+    keep_best: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -175,15 +179,27 @@ class Network:
             `config.json`, such as a run's or one of `transformers`, or a hub name. It
             brings its sizes, labels and tokenizer.
         change: what is done to it, a pure function of its sizes and parameters.
+        checkpoint: "last" for the network after the recipe's last step, "best" for that
+            of its best evaluation on dev, which the recipe then keeps (`keep_best`).
+            Chosen on dev, so what is trained further from it is, too.
     """
 
     recipe: Experiment | None = None
     place: str = ""
     change: Change | None = None
+    checkpoint: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         if self.recipe is None and not self.place:
             raise ValueError("a network needs a recipe or a place")
+        if self.checkpoint == "best":
+            if self.recipe is None or self.place:
+                raise ValueError(
+                    'checkpoint="best" is of a recipe; of a run that kept it, the best '
+                    "network is in the folder best, which can be the place"
+                )
+            kept = dataclasses.replace(self.recipe, keep_best=True)
+            object.__setattr__(self, "recipe", kept)
 
     def on(self, data: Task) -> "Network":
         """The same, its recipe having these data where it is of the same task."""

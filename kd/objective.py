@@ -9,10 +9,12 @@ loss but the one on labels; divergences import it, not the other way round.
 
 import abc
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -82,6 +84,14 @@ class Loss(abc.ABC):
         del num_rows
         return ""
 
+    def problem_within(self, num_steps: int) -> str:
+        """What speaks against the schedules of its settings in a run of so many steps.
+
+        Empty if nothing does.
+        """
+        del num_steps
+        return ""
+
     @property
     def reads_classes(self) -> bool:
         """Whether it takes outputs for logits of classes, which numbers are not."""
@@ -139,6 +149,9 @@ class Wrapper(Loss):
 
     def problem(self, num_rows: int) -> str:
         return self.loss.problem(num_rows)
+
+    def problem_within(self, num_steps: int) -> str:
+        return self.loss.problem_within(num_steps)
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -226,6 +239,22 @@ class Mix:
         _, metrics = self.weighted(params, student, teacher, batch, step)
         return metrics["loss"], metrics
 
+    def problems_within(self, num_steps: int) -> Iterator[str]:
+        """What speaks against schedules in a run of so many steps, a line each."""
+        for term in self.terms:
+            if callable(term.weight):
+                values = values_within(term.weight, num_steps)
+                # Up to rounding; and so that it finds what is no number.
+                wrong = np.flatnonzero(~((values > -1e-6) & (values < np.inf)))
+                if len(wrong):
+                    yield (
+                        f"the weight of {term.loss.name} must be finite and not "
+                        f"negative; at step {wrong[0]} its schedule gives "
+                        f"{values[wrong[0]]:.4g}"
+                    )
+            if problem := term.loss.problem_within(num_steps):
+                yield f"{term.loss.name}: {problem}"
+
     def weights(self, step: Int[Array, ""]) -> list[Any]:
         """The weight of every term at a step: a number, or a scalar array."""
         return [
@@ -260,6 +289,14 @@ class Mix:
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
+
+
+def values_within(
+    schedule: optax.Schedule, num_steps: int
+) -> Float[np.ndarray, "num_steps"]:
+    """What a schedule gives in a run of so many steps."""
+    at_step = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))
+    return np.asarray(jax.jit(at_step)(jnp.arange(num_steps)))
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

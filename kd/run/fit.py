@@ -21,6 +21,7 @@ from kd.models import saved
 from kd.networks.answers import Answers
 from kd.networks.load import Start
 from kd.procedures.procedure import answers_name
+from kd.run import keep
 from kd.run.memory import Memory
 from kd.run.program import Learner, program, teachers_in_step
 from kd.train.checkpoint import Checkpoints
@@ -88,6 +89,8 @@ def fit(
         sample=None if sample.is_whole else sample,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
+    if problems := [*experiment.objective.problems_within(num_steps)]:
+        raise UserError(f"objective: {'; '.join(problems)}")
     example = shard_batch(batches[0], mesh)
     networks = experiment.procedure.learners(_student(experiment, start, say))
     networks = {name: _for_vocabulary(n, data, start) for name, n in networks.items()}
@@ -117,6 +120,9 @@ def fit(
                     row[_fidelity_name(metric.name, row)] = metric.compute(
                         outputs, answers.dev
                     )
+        if experiment.keep_best:
+            best = networks[exported], jax.device_get(params[exported])
+            keep.save_if_best(directory, experiment, *best, row)
         return row
 
     checkpoints = Checkpoints(directory / "checkpoints")

@@ -15,8 +15,8 @@ from kd.experiment import Experiment
 from kd.models import card, saved
 from kd.networks.answers import Answers
 from kd.networks.place import is_directory
+from kd.run import keep
 from kd.run.fit import Fitted
-from kd.train import metrics_log
 
 
 def write(
@@ -34,14 +34,7 @@ def write(
     targets, target = data.dev.labels, experiment.data.target
     exported = experiment.procedure.exported
     student = fitted.learnt[exported]
-    saved.save(
-        directory / "model",
-        student.network,
-        student.params,
-        labels=experiment.data.labels,
-        head=experiment.data.head,
-        problem_type=target.problem_type,
-    )
+    keep.save(directory / keep.LAST, experiment, student.network, student.params)
     outputs = {"student": student.dev}
     outputs |= {n: learnt.dev for n, learnt in fitted.learnt.items() if n != exported}
     if answers is not None:
@@ -114,11 +107,8 @@ def write_card(
 
 
 def _best(directory: pathlib.Path, metric: Any) -> dict[str, Any]:
-    """The best evaluation: selected on the split it is measured on, so optimistic."""
-    log = metrics_log.read(directory / "metrics.jsonl")
-    choose = max if metric.higher_is_better else min
-    rows = (row for row in log if row["split"] == "dev")
-    best = choose(rows, key=lambda row: row[metric.name])
+    best = keep.best_evaluation(directory, metric)
+    assert best is not None  # The last step is evaluated.
     return {"metric": metric.name, "value": best[metric.name], "step": best["step"]}
 
 
