@@ -9,6 +9,11 @@ Paper scale has the authors' 14 and 4 epochs, 7 levels, batches of 32 and 2e-5, 
 networks of `sst2_ce` in place of theirs, which are RoBERTas. Smaller scales divide the
 steps of `sst2_ce` in about the same way.
 
+Measured at mini scale on one seed, an anecdote, on two shared CPU cores: 80.73 %
+(teacher 80.62 %, `sst2_ce` 79.93 %; one standard error is 1.3 points). The best
+evaluation of phase one was at step 2,000 of 3,000, four sevenths of the teacher's
+logits, 80.16 %; the last had 78.33 %. 55 s for phase one, 26 s for phase two.
+
     make exp NAME=sst2_annealing
 """
 

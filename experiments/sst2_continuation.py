@@ -5,6 +5,10 @@ the middle of the run all, while the weight moves evenly from them to the labels
 margin. The paper's settings are not known to this project, and its code is not public;
 these are the defaults of `kd.divergences.continuation`, in the budget of `sst2_ce`.
 
+Measured at mini scale on one seed, an anecdote, on two shared CPU cores: 78.90 %
+(teacher 80.62 %, `sst2_ce` 79.93 %; one standard error is 1.3 points), the best
+evaluation 80.96 % at step 2,000 of 4,000; 44 s for the student.
+
     make exp NAME=sst2_continuation
 """
 

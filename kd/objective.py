@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kd.types import Batch, Metrics, Outputs, Params, Weight
+from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
 
 
 class Loss(abc.ABC):
@@ -75,9 +75,19 @@ class Loss(abc.ABC):
     def reads_hidden(self) -> bool:
         """Whether it reads more of the teacher than logits: hidden states, attention.
 
-        Such a teacher runs in every step, since only logits are cached.
+        Such a teacher runs in every step, unless `embeddings` is all that is read.
         """
         return False
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Vectors of the teacher that can, or have to, come with the batch.
+
+        Where some are of the examples themselves, they are all that it reads of hidden
+        states, and it takes them for these. Those of classes it finds in the batch by
+        their names.
+        """
+        return ()
 
     def problem(self, num_rows: int) -> str:
         """What speaks against batches, or parts, of so many rows; "" if nothing."""
@@ -138,6 +148,10 @@ class Wrapper(Loss):
     @property
     def reads_hidden(self) -> bool:
         return self.loss.reads_hidden
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        return self.loss.embeddings
 
     @property
     def reads_classes(self) -> bool:
@@ -216,6 +230,24 @@ class Mix:
     @property
     def reads_hidden(self) -> bool:
         return any(term.loss.reads_hidden for term in self.terms)
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Those of all terms, once each."""
+        found = (e for term in self.terms for e in term.loss.embeddings)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def live_readers(self) -> list[str]:
+        """Terms for which a teacher runs in every step: embeddings are not enough."""
+        reads: dict[int, str] = {}
+        readers = []
+        for loss in (term.loss for term in self.terms if term.loss.reads_hidden):
+            own = [e for e in loss.embeddings if e.of == "example"]
+            # Cached, a layer is one vector.
+            if not own or any(reads.setdefault(e.layer, e.read) != e.read for e in own):
+                readers.append(loss.name)
+        return readers
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None

@@ -80,12 +80,15 @@ def fit(
     # Rows divide evenly among devices and micro-batches; what is over is masked.
     unit = mesh.size * experiment.num_microbatches
     cached = answers.train if answers is not None else None
+    told = {answers_name(i): logits for i, logits in enumerate(cached or ())}
+    if answers is not None:
+        told |= answers.vectors(experiment.objective.embeddings, sample)
     batches = TrainingBatches(
         data.train,
         batch_size=experiment.batch_size,
         rows=math.ceil(experiment.batch_size / unit) * unit,
         seed=experiment.seed,
-        answers={answers_name(i): logits for i, logits in enumerate(cached or ())},
+        answers=told,
         sample=None if sample.is_whole else sample,
     )
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch

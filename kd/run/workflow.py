@@ -262,17 +262,20 @@ def _ask(
         return None
     objective, view = experiment.objective, experiment.view
     live = experiment.answers == "live"
-    if objective.reads_hidden and not live:
+    if objective.live_readers and not live:
         live = True
-        readers = [t.loss.name for t in objective.terms if t.loss.reads_hidden]
+        readers = ", ".join(objective.live_readers)
         workspace.say(
-            f"teacher: runs in every step, to give {', '.join(readers)} more than "
-            "its logits"
+            f"teacher: runs in every step, to give {readers} more than its logits"
         )
-    if view is not None and not view.changes_answers and not live:
+    # A view changes cached logits at most.
+    changed = view is not None and view.changes_answers and not objective.reads_hidden
+    if view is not None and not changed and not live:
         live = True
         workspace.say("teacher: runs in every step, to see the view of the batch")
     on_train = objective.needs_teacher and not live
+    # Those of classes are needed in any case.
+    embeddings = [e for e in objective.embeddings if not live or e.of == "class"]
 
     def consult() -> Answers:
         return answers.consult(
@@ -283,6 +286,7 @@ def _ask(
             experiment.data.target.ensemble,
             data,
             on_train=on_train,
+            embeddings=embeddings,
             mesh=workspace.mesh,
             cache=workspace.runs / "networks" / "answers",
             say=workspace.say,
@@ -291,6 +295,7 @@ def _ask(
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
+        tuple(embeddings),
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 
