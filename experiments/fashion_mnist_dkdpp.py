@@ -1,7 +1,11 @@
-"""Fashion-MNIST: DKD++, decoupled distillation with norm and direction (wang2023norm).
+"""Fashion-MNIST: DKD++, decoupled, with norm and direction (wang2023norm).
 
 `fashion_mnist_kdpp` with DKD (zhao2022dkd) for KL: alpha 2.5, beta 4 and 3.5 for the
 norm and direction, the authors' for ResNet-56 and ResNet-20 on CIFAR-100.
+
+Measured at mini scale on one seed, an anecdote, on two shared CPU cores: 87.26 %
+(teacher 89.87 %, `fashion_mnist_kdpp` 87.67 %; one standard error is 0.33 points), 82 s
+for the student.
 
     make exp NAME=fashion_mnist_dkdpp DATA_DIR=~/data
 """

@@ -6,6 +6,10 @@ classes are the teacher's over the training set. As there, the divergence is war
 over the first twelfth of the run (20 of 240 epochs; evenly by the step here, by the
 epoch there) and the norm and direction are not.
 
+Measured at mini scale on one seed, an anecdote, on two shared CPU cores: 87.67 %
+(teacher 89.87 %, `fashion_mnist_kd` 87.36 %; one standard error is 0.33 points), 109 s
+for the student.
+
     make exp NAME=fashion_mnist_kdpp DATA_DIR=~/data
 """
 

@@ -243,8 +243,11 @@ def to_json(value: Any) -> Any:
 
 def _function_to_json(function: types.FunctionType) -> Any:
     """A schedule of optax is a closure: what it closes over makes it what it is."""
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    enclosed = dict(zip(function.__code__.co_freevars, cells, strict=True))
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # A variable that its maker never set, such as a bound that was not asked for.
+    enclosed = {
+        name: cell.cell_contents for name, cell in cells if cell != types.CellType()
+    }
     recorded = {
         "function": f"{function.__module__}.{function.__qualname__}",
         "with": {name: to_json(value) for name, value in enclosed.items()},

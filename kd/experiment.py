@@ -118,6 +118,18 @@ class Experiment:
                     self.data.check(network, name)
                 except ValueError as error:
                     yield str(error)
+        readers = [t.loss.name for t in self.objective.terms if t.loss.reads_logits]
+        for i, network in enumerate(self.teachers):
+            if network.recipe is None or network.place or not readers:
+                continue
+            theirs = network.recipe.data.labels
+            if theirs != self.data.labels:
+                yield (
+                    f"{_path(self.teachers, i)} has other outputs ({_few(theirs)}) "
+                    f"than the task ({_few(self.data.labels)}), and "
+                    f"{', '.join(readers)} compares logits; losses of hidden states "
+                    "can learn from it"
+                )
         if not self.data.target.has_classes:
             for term in self.objective.terms:
                 if term.loss.reads_classes:
@@ -153,14 +165,19 @@ class Experiment:
         A student can only be compared with a teacher that sees the same inputs, so
         the student's fields decide for all. How much of the training set is learnt
         from (`kd.data.sample`) is every recipe's own, so that students of all samples
-        share a teacher. A network to start from may come from another task: that
-        recipe keeps its own, read from the same place.
+        share a teacher. A network of another task, one that asks something else of
+        the same examples included, keeps its own, read from the same place.
         """
         return dataclasses.replace(
             self,
             teachers=tuple(network.on(self.data) for network in self.teachers),
             start=self.start and self.start.on(self.data),
         )
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:3])
+    return shown if len(labels) <= 3 else f"{shown}, ..., {len(labels)} in all"
 
 
 def _path(teachers: "tuple[Network, ...]", i: int) -> str:
@@ -215,6 +232,8 @@ class Network:
 def shared_data(ours: Task, theirs: Task) -> Task | None:
     """Our settings of their task, with their sample; None where it is another task."""
     if type(ours) is not type(theirs) or ours.name != theirs.name:
+        return None
+    if ours.labels != theirs.labels:
         return None
     return ours.with_sample_of(theirs)
 

@@ -80,6 +80,11 @@ class Loss(abc.ABC):
         return False
 
     @property
+    def reads_logits(self) -> bool:
+        """Whether it reads the teacher's logits, which must then be of the task."""
+        return self.needs_teacher
+
+    @property
     def embeddings(self) -> tuple[Embedding, ...]:
         """Vectors of the teacher that can, or have to, come with the batch.
 
@@ -148,6 +153,10 @@ class Wrapper(Loss):
     @property
     def reads_hidden(self) -> bool:
         return self.loss.reads_hidden
+
+    @property
+    def reads_logits(self) -> bool:
+        return self.loss.reads_logits
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
@@ -230,6 +239,10 @@ class Mix:
     @property
     def reads_hidden(self) -> bool:
         return any(term.loss.reads_hidden for term in self.terms)
+
+    @property
+    def reads_logits(self) -> bool:
+        return any(term.loss.reads_logits for term in self.terms)
 
     @property
     def embeddings(self) -> tuple[Embedding, ...]:

@@ -240,3 +240,14 @@ def test_differences_name_their_paths():
     theirs = {"a": {"b": 2, "c": [1, 2]}, "e": 3}
     assert config.differences(ours, theirs) == ["a.b: 2 -> 1", "e: 3 -> None"]
     assert config.differences(ours, ours) == []
+
+
+def test_a_schedule_with_a_variable_that_was_never_set_is_recorded():
+    """Without a bound on its value, optax leaves the function that clips unset."""
+    first, second = (
+        config.to_json(optax.exponential_decay(100.0, steps, 0.7, staircase=True))
+        for steps in (10, 20)
+    )
+    assert first != second
+    bounded = optax.exponential_decay(100.0, 10, 0.7, staircase=True, end_value=1.0)
+    assert config.to_json(bounded) != first

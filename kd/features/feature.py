@@ -43,6 +43,10 @@ class FeatureLoss(Loss):
     def reads_hidden(self) -> bool:
         return True
 
+    @property
+    def reads_logits(self) -> bool:
+        return False
+
     def parameters(
         self,
         key: PRNGKeyArray,

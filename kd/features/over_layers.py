@@ -54,6 +54,10 @@ class OverLayers(Loss):
         return True
 
     @property
+    def reads_logits(self) -> bool:
+        return self.loss.reads_logits
+
+    @property
     def embeddings(self) -> tuple[Embedding, ...]:
         return tuple(e for loss in self._losses() for e in loss.embeddings)
 

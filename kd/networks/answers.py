@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from kd.atomic import atomic_write
 from kd.data.sample import Sample
@@ -27,8 +27,8 @@ class Answers(NamedTuple):
     """Teachers and what they say about the data."""
 
     teachers: tuple[Loaded, ...]
-    dev: Float[np.ndarray, "num_dev v"]
-    """Of all teachers as one."""
+    dev: Float[np.ndarray, "num_dev v"] | None
+    """Of all teachers as one; None where one has other outputs than the task."""
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
     """Of each; None where they are asked anew in every step, or not at all."""
     embeddings: Mapping[Embedding, Float[np.ndarray, "num_train e"]] = (
@@ -92,19 +92,18 @@ def consult(
     """
     # Those of classes are made of those of examples.
     examples = dict.fromkeys(e._replace(of="example") for e in embeddings)
-    vector_readers = {
-        f"-layer{e.layer}-{e.read}": functools.partial(_vector, e) for e in examples
-    }
+    vector_readers = {f"-layer{e.layer}-{e.read}": vector_of(e) for e in examples}
     dev, train, vectors = [], [], {}
     for teacher in teachers:
         predict = predictor(teacher.model, mesh=mesh)
         params = replicate(teacher.params, mesh)
-        dev.append(predict(params, data.dev))
+        if not any(one.other_outputs for one in teachers):
+            dev.append(predict(params, data.dev))
         readers = ({"": logits} if on_train else {}) | vector_readers
         vectors = _on_train(teacher, readers, data, mesh, cache, say)
         if on_train:
             train.append(vectors.pop(""))
-    together = dev[0] if len(dev) == 1 else np.asarray(combine(dev))
+    together = np.asarray(combine(dev)) if len(dev) > 1 else dev[0] if dev else None
     return Answers(
         tuple(teachers),
         together,
@@ -113,10 +112,15 @@ def consult(
     )
 
 
-def _vector(which: Embedding, outputs: Outputs, batch: Batch) -> Any:
-    states = layers.layer("teacher", outputs.hidden, which.layer)
-    batch = {**batch, "mask": jnp.ones(len(states), bool)}
-    return layers.vectors(states, batch, cast(layers.Read, which.read))
+def vector_of(which: Embedding) -> Callable[[Outputs, Batch], Float[Array, "b e"]]:
+    """What of a network's outputs for a batch, none of it masked, is an embedding."""
+
+    def vector(outputs, batch):
+        states = layers.layer("teacher", outputs.hidden, which.layer)
+        batch = {**batch, "mask": jnp.ones(len(states), bool)}
+        return layers.vectors(states, batch, cast(layers.Read, which.read))
+
+    return vector
 
 
 def _on_train(

@@ -118,11 +118,11 @@ def fit(
             prefix = "" if name == exported else f"{name}/"
             for metric in target.watched:
                 row[prefix + metric.name] = metric.compute(outputs, data.dev.labels)
-            if answers is not None and name == exported:
+            taught = answers.dev if answers is not None else None
+            if taught is not None and name == exported:
                 for metric in target.fidelity[:2]:
-                    row[_fidelity_name(metric.name, row)] = metric.compute(
-                        outputs, answers.dev
-                    )
+                    named = _fidelity_name(metric.name, row)
+                    row[named] = metric.compute(outputs, taught)
         if experiment.keep_best:
             best = networks[exported], jax.device_get(params[exported])
             keep.save_if_best(directory, experiment, *best, row)

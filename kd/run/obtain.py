@@ -62,7 +62,8 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
         except ValueError as error:
             raise UserError(f"{network.place}: {error}") from error
         if role != "start":
-            check_outputs(place, experiment.data)
+            if experiment.objective.reads_logits:
+                check_outputs(place, experiment.data)
         elif experiment.student is not None:
             check_same(experiment.student, found, network.place)
     _check_inputs(experiment)

@@ -37,7 +37,7 @@ def write(
     keep.save(directory / keep.LAST, experiment, student.network, student.params)
     outputs = {"student": student.dev}
     outputs |= {n: learnt.dev for n, learnt in fitted.learnt.items() if n != exported}
-    if answers is not None:
+    if answers is not None and answers.dev is not None:
         outputs["teacher"] = answers.dev
         if target.has_classes:
             plan = transport_plan(
@@ -67,11 +67,12 @@ def write(
     }
     if answers is not None:
         results["teacher"] = {
-            **target.scores(answers.dev, targets),
             "num_params": sum(_count(teacher.params) for teacher in answers.teachers),
             "source": answers.source,
         }
-        results["fidelity"] = target.compare(student.dev, answers.dev)
+        if answers.dev is not None:
+            results["teacher"] |= target.scores(answers.dev, targets)
+            results["fidelity"] = target.compare(student.dev, answers.dev)
     return results
 
 

@@ -278,11 +278,24 @@ def _ask(
     embeddings = [e for e in objective.embeddings if not live or e.of == "class"]
 
     def consult() -> Answers:
+        loaded = [
+            load.load(
+                found,
+                experiment.data,
+                data,
+                experiment.compute_dtype,
+                any_outputs=not objective.reads_logits,
+            )
+            for found in teachers
+        ]
+        for teacher in loaded:
+            if teacher.other_outputs:
+                workspace.say(
+                    f"teacher: {teacher.other_outputs}; its hidden states alone teach, "
+                    "and the student is not compared with it"
+                )
         return answers.consult(
-            [
-                load.load(found, experiment.data, data, experiment.compute_dtype)
-                for found in teachers
-            ],
+            loaded,
             experiment.data.target.ensemble,
             data,
             on_train=on_train,
@@ -295,7 +308,7 @@ def _ask(
     asked = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype, on_train,
-        tuple(embeddings),
+        tuple(embeddings), objective.reads_logits,
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)
 

@@ -204,4 +204,4 @@ def test_hidden_labels_take_no_part_in_the_directions(taught, place):
 
 def test_half_precision_embeddings_are_kept_in_single():
     outputs = Outputs(jnp.zeros((3, 2)), (jnp.ones((3, 2), jnp.bfloat16),))
-    assert answers._vector(Embedding(0), outputs, {}).dtype == jnp.float32
+    assert answers.vector_of(Embedding(0))(outputs, {}).dtype == jnp.float32
