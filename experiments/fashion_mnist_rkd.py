@@ -1,8 +1,8 @@
 """Fashion-MNIST: relations among examples, distances and angles (park2019rkd).
 
 The pooled features of the student are to lie to each other as the teacher's do. Weights
-25 and 50 are the authors', beside the labels. The teacher runs in every step, because
-only its logits are cached. Measured at mini scale, seed 0: 88.27 % (teacher 90.02 %,
+25 and 50 are the authors', beside the labels. What the losses see of the
+teacher is computed once. Measured at mini scale, seed 0: 88.27 % (teacher 90.02 %,
 labels alone 87.57 %); one standard error is 0.32 points.
 
     make exp NAME=fashion_mnist_rkd DATA_DIR=~/data

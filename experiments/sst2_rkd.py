@@ -2,8 +2,8 @@
 
 The student's mean hidden states of the last layer are to lie to each other as the
 teacher's do, whatever the widths. Weights 25 and 50 are the authors', on top of
-labels and softened predictions. The teacher runs in every step, because only its
-logits are cached.
+labels and softened predictions. What the losses see of the teacher is computed
+once.
 
     make exp NAME=sst2_rkd
 """

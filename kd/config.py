@@ -279,8 +279,11 @@ def to_json(value: Any) -> Any:
 
 def _function_to_json(function: types.FunctionType) -> Any:
     """A schedule of optax is a closure: what it closes over makes it what it is."""
-    cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    enclosed = dict(zip(function.__code__.co_freevars, cells, strict=True))
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    # A variable that its maker never set, such as a bound that was not asked for.
+    enclosed = {
+        name: cell.cell_contents for name, cell in cells if cell != types.CellType()
+    }
     recorded = {
         "function": f"{function.__module__}.{function.__qualname__}",
         "with": {name: to_json(value) for name, value in enclosed.items()},
@@ -312,7 +315,14 @@ def _code(code: types.CodeType) -> list[Any]:
 def identity(tree: Any) -> Any:
     """A JSON tree without the fields that have no influence on the results."""
     if isinstance(tree, dict):
-        return {k: identity(v) for k, v in tree.items() if k not in _HARMLESS}
+        # The best of many evaluations is another one than the best of few.
+        counts = ("evaluate_every",) if tree.get("keep_best") else ()
+        return {
+            name: identity(value)
+            for name, value in tree.items()
+            if (name not in _HARMLESS or name in counts)
+            and (name, value) not in _AS_BEFORE
+        }
     return [identity(node) for node in tree] if isinstance(tree, list) else tree
 
 
@@ -320,6 +330,8 @@ def identity(tree: Any) -> Any:
 _HARMLESS = (
     "evaluate_every", "save_every", "log_every", "source", "directory", "place"
 )  # fmt: skip
+# What was so before there was such a field: runs of then are found again.
+_AS_BEFORE = (("keep_best", False), ("checkpoint", "last"))
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

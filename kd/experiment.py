@@ -17,7 +17,7 @@ from kd.procedures.offline import Offline
 from kd.procedures.procedure import Procedure
 from kd.procedures.term_gradients import TermGradients
 from kd.train.optimizer import AdamW
-from kd.types import Architecture, ComputeDtype
+from kd.types import Architecture, ComputeDtype, Embedding
 from kd.views.view import View
 
 Scale = Literal["paper", "small", "mini"]
@@ -58,6 +58,9 @@ class Experiment:
         evaluate_every: steps between evaluations on dev; 0 for once an epoch.
         save_every: steps between checkpoints.
         log_every: steps between rows of the metrics.
+        keep_best: whether the network of the best evaluation on dev, by the task's main
+            metric, is kept in the folder `best` of the run, beside that of the last
+            step. The results are those of the last step in any case.
         seed: of initial parameters, dropout and the order of the data.
     """
 
@@ -80,6 +83,7 @@ class Experiment:
     evaluate_every: int = 0
     save_every: int = 500
     log_every: int = 10
+    keep_best: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -127,6 +131,18 @@ class Experiment:
                     self.data.check(network, name)
                 except ValueError as error:
                     yield str(error)
+        readers = [t.loss.name for t in self.objective.terms if t.loss.reads_logits]
+        for i, network in enumerate(self.teachers):
+            if network.recipe is None or network.place or not readers:
+                continue
+            theirs = network.recipe.data.labels
+            if theirs != self.data.labels:
+                yield (
+                    f"{_path(self.teachers, i)} has other outputs ({_few(theirs)}) "
+                    f"than the task ({_few(self.data.labels)}), and "
+                    f"{', '.join(readers)} compares logits; losses of hidden states "
+                    "can learn from it"
+                )
         if not self.data.target.has_classes:
             for loss in self.losses:
                 if loss.reads_classes:
@@ -173,6 +189,28 @@ class Experiment:
         return [term.loss for mix in mixes for term in mix.terms]
 
     @property
+    def embeddings(self) -> list[Embedding]:
+        """Vectors of the teacher that come with the batch, or could."""
+        mixes = self.procedure.objectives(self.objective).values()
+        return [*dict.fromkeys(e for mix in mixes for e in mix.embeddings)]
+
+    @property
+    def reads_hidden(self) -> bool:
+        """Whether some loss reads more of a teacher than logits."""
+        return any(loss.reads_hidden for loss in self.losses)
+
+    @property
+    def live_readers(self) -> list[str]:
+        """Losses for which teachers run in every step: embeddings are not enough."""
+        mixes = self.procedure.objectives(self.objective).values()
+        return [*dict.fromkeys(name for mix in mixes for name in mix.live_readers)]
+
+    def problems_within(self, num_steps: int) -> list[str]:
+        """What speaks against schedules in a run of so many steps."""
+        mixes = self.procedure.objectives(self.objective).values()
+        return [line for mix in mixes for line in mix.problems_within(num_steps)]
+
+    @property
     def asks_teachers(self) -> bool:
         """Whether training needs the teachers' answers."""
         asking = any(loss.needs_teacher for loss in self.losses)
@@ -206,14 +244,19 @@ class Experiment:
         A student can only be compared with a teacher that sees the same inputs, so
         the student's fields decide for all. How much of the training set is learnt
         from (`kd.data.sample`) is every recipe's own, so that students of all samples
-        share a teacher. A network to start from may come from another task: that
-        recipe keeps its own, read from the same place.
+        share a teacher. A network of another task, one that asks something else of
+        the same examples included, keeps its own, read from the same place.
         """
         return dataclasses.replace(
             self,
             teachers=tuple(network.on(self.data) for network in self.teachers),
             start=self.start and self.start.on(self.data),
         )
+
+
+def _few(labels: tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:3])
+    return shown if len(labels) <= 3 else f"{shown}, ..., {len(labels)} in all"
 
 
 def _path(teachers: "tuple[Network, ...]", i: int) -> str:
@@ -232,15 +275,27 @@ class Network:
             `config.json`, such as a run's or one of `transformers`, or a hub name. It
             brings its sizes, labels and tokenizer.
         change: what is done to it, a pure function of its sizes and parameters.
+        checkpoint: "last" for the network after the recipe's last step, "best" for that
+            of its best evaluation on dev, which the recipe then keeps (`keep_best`).
+            Chosen on dev, so what is trained further from it is, too.
     """
 
     recipe: Experiment | None = None
     place: str = ""
     change: Change | None = None
+    checkpoint: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         if self.recipe is None and not self.place:
             raise ValueError("a network needs a recipe or a place")
+        if self.checkpoint == "best":
+            if self.recipe is None or self.place:
+                raise ValueError(
+                    'checkpoint="best" is of a recipe; of a run that kept it, the best '
+                    "network is in the folder best, which can be the place"
+                )
+            kept = dataclasses.replace(self.recipe, keep_best=True)
+            object.__setattr__(self, "recipe", kept)
 
     def on(self, data: Task) -> "Network":
         """The same, its recipe having these data where it is of the same task."""
@@ -256,6 +311,8 @@ class Network:
 def shared_data(ours: Task, theirs: Task) -> Task | None:
     """Our settings of their task, with their sample; None where it is another task."""
     if type(ours) is not type(theirs) or ours.name != theirs.name:
+        return None
+    if ours.labels != theirs.labels:
         return None
     return ours.with_sample_of(theirs)
 

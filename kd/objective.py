@@ -9,14 +9,16 @@ loss but the one on labels; divergences import it, not the other way round.
 
 import abc
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from kd.types import Batch, Metrics, Outputs, Params, Weight
+from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
 
 
 class Loss(abc.ABC):
@@ -77,13 +79,36 @@ class Loss(abc.ABC):
     def reads_hidden(self) -> bool:
         """Whether it reads more of the teacher than logits: hidden states, attention.
 
-        Such a teacher runs in every step, since only logits are cached.
+        Such a teacher runs in every step, unless `embeddings` is all that is read.
         """
         return False
+
+    @property
+    def reads_logits(self) -> bool:
+        """Whether it reads the teacher's logits, which must then be of the task."""
+        return self.needs_teacher
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Vectors of the teacher that can, or have to, come with the batch.
+
+        Where some are of the examples themselves, they are all that it reads of hidden
+        states, and it takes them for these. Those of classes it finds in the batch by
+        their names.
+        """
+        return ()
 
     def problem(self, num_rows: int) -> str:
         """What speaks against batches, or parts, of so many rows; "" if nothing."""
         del num_rows
+        return ""
+
+    def problem_within(self, num_steps: int) -> str:
+        """What speaks against the schedules of its settings in a run of so many steps.
+
+        Empty if nothing does.
+        """
+        del num_steps
         return ""
 
     @property
@@ -139,6 +164,14 @@ class Wrapper(Loss):
         return self.loss.reads_hidden
 
     @property
+    def reads_logits(self) -> bool:
+        return self.loss.reads_logits
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        return self.loss.embeddings
+
+    @property
     def reads_classes(self) -> bool:
         return self.loss.reads_classes
 
@@ -152,6 +185,9 @@ class Wrapper(Loss):
 
     def problem(self, num_rows: int) -> str:
         return self.loss.problem(num_rows)
+
+    def problem_within(self, num_steps: int) -> str:
+        return self.loss.problem_within(num_steps)
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -226,6 +262,28 @@ class Mix:
     def reads_hidden(self) -> bool:
         return any(term.loss.reads_hidden for term in self.terms)
 
+    @property
+    def reads_logits(self) -> bool:
+        return any(term.loss.reads_logits for term in self.terms)
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        """Those of all terms, once each."""
+        found = (e for term in self.terms for e in term.loss.embeddings)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def live_readers(self) -> list[str]:
+        """Terms for which a teacher runs in every step: embeddings are not enough."""
+        reads: dict[int, str] = {}
+        readers = []
+        for loss in (term.loss for term in self.terms if term.loss.reads_hidden):
+            own = [e for e in loss.embeddings if e.of == "example"]
+            # Cached, a layer is one vector.
+            if not own or any(reads.setdefault(e.layer, e.read) != e.read for e in own):
+                readers.append(loss.name)
+        return readers
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
@@ -247,6 +305,22 @@ class Mix:
         """The scalar to differentiate and its parts, in float32."""
         _, metrics = self.weighted(params, student, teacher, batch, step)
         return metrics["loss"], metrics
+
+    def problems_within(self, num_steps: int) -> Iterator[str]:
+        """What speaks against schedules in a run of so many steps, a line each."""
+        for term in self.terms:
+            if callable(term.weight):
+                values = values_within(term.weight, num_steps)
+                # Up to rounding; and so that it finds what is no number.
+                wrong = np.flatnonzero(~((values > -1e-6) & (values < np.inf)))
+                if len(wrong):
+                    yield (
+                        f"the weight of {term.loss.name} must be finite and not "
+                        f"negative; at step {wrong[0]} its schedule gives "
+                        f"{values[wrong[0]]:.4g}"
+                    )
+            if problem := term.loss.problem_within(num_steps):
+                yield f"{term.loss.name}: {problem}"
 
     def weights(self, step: Int[Array, ""]) -> list[Any]:
         """The weight of every term at a step: a number, or a scalar array."""
@@ -306,6 +380,14 @@ def _look(
         others, _ = on(batch["mixed_label_weight"], batch["mixed_labels"])
         losses = losses + others
     return losses, metrics
+
+
+def values_within(
+    schedule: optax.Schedule, num_steps: int
+) -> Float[np.ndarray, "num_steps"]:
+    """What a schedule gives in a run of so many steps."""
+    at_step = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))
+    return np.asarray(jax.jit(at_step)(jnp.arange(num_steps)))
 
 
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:

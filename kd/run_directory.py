@@ -4,6 +4,7 @@ config.json      every field of the experiment, what its data hash to, settings 
 metrics.jsonl    one row per logged step and per evaluation
 checkpoints/     the newest states, while the run is not finished
 model/           the network: safetensors, config, tokenizer or normalization
+best/            likewise that of the best evaluation on dev, where it is to be kept
 predictions.npz  logits on dev
 plan.npz         a transport plan between student and teacher on dev
 summary.json     the results; there only when the run is finished
@@ -75,7 +76,8 @@ def claim(
                     " choose another folder with RUNS=, or remove this one"
                 )
             if changed:
-                shutil.rmtree(directory / "model", ignore_errors=True)
+                for folder in ("model", "best"):
+                    shutil.rmtree(directory / folder, ignore_errors=True)
                 (directory / "metrics.jsonl").unlink(missing_ok=True)
                 write_json(path, description)
         elif any(not entry.name.startswith(".") for entry in directory.iterdir()):

@@ -4,12 +4,11 @@ import copy
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from kd.objective import Loss, Wrapper
+from kd.objective import Loss, Wrapper, values_within
 from kd.types import Batch, Metrics, Outputs, Params
 
 
@@ -25,8 +24,8 @@ class Scheduled(Wrapper):
     iterations, or the epsilon of `SinKD`, which chooses the domain) may not, and fail
     when the step is compiled. Weights of terms take schedules by themselves.
 
-    The loss is checked with the settings of step 0; what a schedule gives later is
-    not, since it is known on the device only.
+    The loss is checked with the least and the greatest number of every schedule, by a
+    run before its first step.
 
     Args:
         loss: what is computed.
@@ -36,11 +35,20 @@ class Scheduled(Wrapper):
     schedules: tuple[tuple[str, optax.Schedule], ...]
 
     def __post_init__(self) -> None:
-        for path, schedule in self.schedules:
-            with jax.ensure_compile_time_eval():
-                first = float(jnp.asarray(schedule(jnp.int32(0))))
-            _checked(self.loss, path.split("."), first)
+        for path, _ in self.schedules:
+            # Not yet with its numbers: making an experiment computes nothing.
+            _checked(self.loss, path.split("."), None)
         super().__post_init__()
+
+    def problem_within(self, num_steps: int) -> str:
+        for path, schedule in self.schedules:
+            values = values_within(schedule, num_steps)
+            for step in (int(values.argmin()), int(values.argmax())):
+                try:
+                    _checked(self.loss, path.split("."), float(values[step]))
+                except ValueError as error:
+                    return f"{error}, by its schedule at step {step}"
+        return super().problem_within(num_steps)
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
@@ -59,8 +67,8 @@ def scheduled(loss: Loss, **schedules: optax.Schedule) -> Scheduled:
     return Scheduled(loss, tuple(schedules.items()))
 
 
-def _checked(record: Any, path: list[str], value: float) -> Any:
-    """The record with another setting, through its own checks."""
+def _checked(record: Any, path: list[str], value: float | None) -> Any:
+    """The record with another setting, through its own checks; None for its own."""
     name, *inner = path
     names = [field.name for field in dataclasses.fields(record) if field.init]
     if name not in names:
@@ -76,7 +84,7 @@ def _checked(record: Any, path: list[str], value: float) -> Any:
             f"{name} of {type(record).__name__} is {current!r}, not a number that can "
             "follow the step"
         )
-    return dataclasses.replace(record, **{name: value})
+    return dataclasses.replace(record, **{name: current if value is None else value})
 
 
 def _with(record: Any, path: list[str], value: Array) -> Any:

@@ -34,6 +34,22 @@ ComputeDtype = Literal["float32", "bfloat16"]
 """Of activations; parameters, softmax, norm statistics and logits stay float32."""
 
 
+class Embedding(NamedTuple):
+    """One vector an example of a teacher's hidden states, as a batch may hold it."""
+
+    layer: int
+    """Of `Outputs.hidden`: 0 is the first, -1 the last."""
+    read: str = "mean"
+    """How positions become a vector, see `kd.features.layers.Read`."""
+    of: Literal["example", "class"] = "example"
+    """Of the example itself, or the mean of its class over the training set."""
+
+    @property
+    def name(self) -> str:
+        """In a batch."""
+        return f"teacher_{self.of}_{self.read}_{self.layer}"
+
+
 class Outputs(NamedTuple):
     """What one forward pass exposes.
 
@@ -44,7 +60,9 @@ class Outputs(NamedTuple):
     hidden: tuple[Float[Array, "b ..."], ...] = ()
     """Inner representations, from the input to the logits. Of text [b, n, d]: the
     embedding output, then the output of every layer. Of a ResNet [b, h, w, d]: the stem
-    and every stage, then what they are pooled to, [b, d]. Of an MLP [b, d]."""
+    and every stage, then what they are pooled to, [b, d]. Of an MLP [b, d]. Of a
+    teacher whose answers come with the batch, a mapping of the layers that are asked
+    for, by their numbers, to one vector an example."""
     attention: tuple[Float[Array, "b h n n"], ...] = ()
     """Attention probabilities of every layer, before dropout."""
 

@@ -137,6 +137,11 @@ def logit_mse(student, teacher, amplitude=1.0):
     return np.mean((student - amplitude * teacher) ** 2, axis=1)
 
 
+def continuation(student, teacher, amplitude=1.0, margin=0.0):
+    squared = np.sum((student - amplitude * teacher) ** 2, axis=1)
+    return np.maximum(squared - margin, 0)
+
+
 def standardize(logits, correction=0):
     mean = logits.mean(axis=1, keepdims=True)
     return (logits - mean) / logits.std(axis=1, keepdims=True, ddof=correction)

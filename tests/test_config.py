@@ -256,3 +256,14 @@ def test_the_fields_of_several_experiments():
     assert "did you mean sinkd? (fields: ce, kl, sinkd)" in told
     told = str(config.no_field([kd], "batch_size.x"))
     assert told == "batch_size has no fields"
+
+
+def test_a_schedule_with_a_variable_that_was_never_set_is_recorded():
+    """Without a bound on its value, optax leaves the function that clips unset."""
+    first, second = (
+        config.to_json(optax.exponential_decay(100.0, steps, 0.7, staircase=True))
+        for steps in (10, 20)
+    )
+    assert first != second
+    bounded = optax.exponential_decay(100.0, 10, 0.7, staircase=True, end_value=1.0)
+    assert config.to_json(bounded) != first

@@ -13,7 +13,15 @@ from kd.features import NormAndDirection
 from kd.objective import CrossEntropy
 
 STUDENT, TEACHER = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
-MEANS = tuple(map(tuple, np.eye(3).tolist()))
+
+
+def norm_and_direction(student, labels, where):
+    # As batches have them: those of no class are no numbers.
+    means = jnp.take(jnp.eye(3), labels, axis=0, mode="fill")
+    return NormAndDirection()(
+        student, jnp.asarray(TEACHER), labels=labels, where=where, means=means
+    )
+
 
 LOSSES = {
     "ce": lambda s, labels, where: CrossEntropy()(s, labels, where=where),
@@ -21,9 +29,7 @@ LOSSES = {
     "atkd": lambda s, labels, where: ATKD()(
         s, jnp.asarray(TEACHER), labels, where=where
     ),
-    "norm_and_direction": lambda s, labels, where: NormAndDirection(class_means=MEANS)(
-        s, jnp.asarray(TEACHER), labels=labels, where=where
-    ),
+    "norm_and_direction": norm_and_direction,
 }
 
 
@@ -69,7 +75,7 @@ def test_no_class_is_nan_or_masked(name, masked, label, options):
 def test_of_a_batch_a_negative_label_is_no_class_either(masked):
     labels = np.array([0, 1, -1, -1, 0], np.int32)
     losses, gradient = value_and_gradient(
-        lambda s, labels, where: NormAndDirection()(
+        lambda s, labels, where: NormAndDirection(class_means="batch")(
             s, jnp.asarray(TEACHER), labels=labels, where=where
         ),
         labels, labels >= 0 if masked else None, {},

@@ -75,8 +75,35 @@ def test_a_setting_of_a_loss_inside():
 def test_wrong_settings_are_refused():
     with pytest.raises(ValueError, match="KL has no setting"):
         scheduled(KL(), skew=FALLING)
-    with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
-        scheduled(KL(), temperature=optax.constant_schedule(0.0))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        (optax.constant_schedule(0.0), "got 0.0, by its schedule at step 0"),
+        (
+            optax.linear_schedule(4.0, -1.0, 5),
+            "got -1.0000001192092896, by its schedule at step 5",
+        ),
+        (lambda step: jnp.where(step == 7, jnp.nan, 1.0), "got nan, by its schedule a"),
+    ],
+)
+def test_a_schedule_that_leaves_the_range_of_its_setting(schedule, problem):
+    loss = scheduled(KL(), temperature=schedule)
+    assert f"temperature must be positive, {problem}" in loss.problem_within(10)
+    assert not scheduled(KL(), temperature=FALLING).problem_within(10)
+    (line,) = (1.0 * CrossEntropy() + PerToken(loss)).problems_within(10)
+    assert line.startswith("kl: temperature must be positive")
+
+
+def test_a_weight_that_becomes_negative():
+    mix = optax.linear_schedule(1.0, -1.0, 4) * CrossEntropy() + FALLING * KL()
+    (line,) = mix.problems_within(10)
+    assert line == (
+        "the weight of ce must be finite and not negative; at step 3 its schedule "
+        "gives -0.5"
+    )
+    assert not [*mix.problems_within(3)]
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from kd.divergences import (
     ChiSquared,
     ClassCorrelation,
     ComparativeKL,
+    ContinuationKD,
     FDivergence,
     Hellinger,
     Jeffreys,
@@ -61,7 +62,7 @@ LOSSES: tuple[Loss, ...] = (
     KL(), ReverseKL(), Jeffreys(), BalancedKL(), AdaptiveKL(), JS(), SkewedKL(),
     SkewedReverseKL(), SoftCrossEntropy(), ReverseCrossEntropy(), TotalVariation(),
     Hellinger(), ChiSquared(), Alpha(), Renyi(), FDivergence(generator=t_log_t),
-    LogitMSE(), Standardized(KL()), DKD(), ATKD(), ValueCorrelation(),
+    LogitMSE(), ContinuationKD(), Standardized(KL()), DKD(), ATKD(), ValueCorrelation(),
     RankCorrelation(), DIST(), BatchCorrelation(), ClassCorrelation(), ComparativeKL(),
     SinKD(), SinkhornDivergence(), OptimalTransport(),
 )  # fmt: skip

@@ -10,7 +10,7 @@ a loss reads its features.
 
 import dataclasses
 
-from experiments import fashion_mnist_ce, fashion_mnist_kd, fashion_mnist_nd
+from experiments import fashion_mnist_ce, fashion_mnist_kd
 from experiments.tables.fashion_mnist_divergences import shorter
 from kd.compare.table import Claim, Table
 from kd.divergences import DIST, DKD
@@ -20,6 +20,7 @@ from kd.features import (
     PKT,
     AttentionTransfer,
     Hints,
+    NormAndDirection,
     RKDAngle,
     RKDDistance,
     SimilarityPreserving,
@@ -50,7 +51,9 @@ def table(scale: Scale) -> Table:
             name: dataclasses.replace(kd, objective=1.0 * CrossEntropy() + loss)
             for name, loss in losses.items()
         },
-        "KL + ND": fashion_mnist_nd.experiment(scale),
+        "KL + ND": dataclasses.replace(
+            kd, objective=kd.objective + 1.0 * NormAndDirection(class_means="batch")
+        ),
     }
     claims = [
         Claim("KL", "labels", "hinton2015distilling"),

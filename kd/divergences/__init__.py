@@ -1,6 +1,12 @@
 """Divergences between the predictions of a student and of a teacher."""
 
 from kd.divergences.adaptive import AdaptiveKL, BalancedKL
+from kd.divergences.annealing import (
+    ContinuationKD,
+    Staircase,
+    annealing,
+    continuation,
+)
 from kd.divergences.comparative import ComparativeKL
 from kd.divergences.correlation import DIST, RankCorrelation, ValueCorrelation
 from kd.divergences.cross_entropy import ReverseCrossEntropy, SoftCrossEntropy
@@ -47,6 +53,7 @@ __all__ = [
     "ChiSquared",
     "ClassCorrelation",
     "ComparativeKL",
+    "ContinuationKD",
     "CrossTokenizerLoss",
     "Divergence",
     "FDivergence",
@@ -69,7 +76,10 @@ __all__ = [
     "SkewedKL",
     "SkewedReverseKL",
     "SoftCrossEntropy",
+    "Staircase",
     "Standardized",
     "TotalVariation",
     "ValueCorrelation",
+    "annealing",
+    "continuation",
 ]

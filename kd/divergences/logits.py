@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from kd.divergences.divergence import Divergence
 
@@ -41,12 +41,25 @@ class LogitMSE(Divergence):
 
     def rows(self, student, teacher, where):
         del where
-        teacher = jnp.where(teacher > -jnp.inf, self.amplitude * teacher, -jnp.inf)
-        both = (student > -jnp.inf) & (teacher > -jnp.inf)
-        either = (student > -jnp.inf) | (teacher > -jnp.inf)
-        difference = jnp.where(both, student, 0) - jnp.where(both, teacher, 0)
-        squared = jnp.where(both == either, jnp.square(difference), jnp.inf)
-        return jnp.mean(squared, axis=-1, where=either)
+        squared, counted = squared_differences(student, teacher, self.amplitude)
+        return jnp.mean(squared, axis=-1, where=counted)
+
+
+def squared_differences(
+    student: Float[Array, "b v"],
+    teacher: Float[Array, "b v"],
+    amplitude: float | Float[Array, ""],
+) -> tuple[Float[Array, "b v"], Bool[Array, "b v"]]:
+    """(s_iv - amplitude t_iv)^2, and which classes count.
+
+    Those ruled out by both (logit -inf) do not, and are 0; the square is infinite where
+    one rules out what the other does not.
+    """
+    teacher = jnp.where(teacher > -jnp.inf, amplitude * teacher, -jnp.inf)
+    both = (student > -jnp.inf) & (teacher > -jnp.inf)
+    either = (student > -jnp.inf) | (teacher > -jnp.inf)
+    difference = jnp.where(both, student, 0) - jnp.where(both, teacher, 0)
+    return jnp.where(both == either, jnp.square(difference), jnp.inf), either
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from kd.features import layers
 from kd.objective import Loss
-from kd.types import Batch, Outputs, Params
+from kd.types import Batch, Embedding, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +42,10 @@ class FeatureLoss(Loss):
     @property
     def reads_hidden(self) -> bool:
         return True
+
+    @property
+    def reads_logits(self) -> bool:
+        return False
 
     def parameters(
         self,
@@ -86,6 +90,11 @@ class VectorLoss(FeatureLoss):
     def __post_init__(self) -> None:
         if self.read not in ("mean", "first", "all"):
             raise ValueError(f'read is "mean", "first" or "all", got {self.read!r}')
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        # All positions of every example would be the whole of the hidden states.
+        return () if self.read == "all" else (Embedding(self.teacher_layer, self.read),)
 
     def __call__(
         self,

@@ -10,7 +10,7 @@ and what is not a kept position, masked examples included, is emptied at once. A
 that needs one vector an example has it read off the positions, see `Read`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -32,19 +32,23 @@ class Misfit(UserError, ValueError):
     """Hidden states that a loss cannot compare."""
 
 
-def layer(who: str, states: Sequence[Any], index: int, *, first: int = 0) -> Any:
+def layer(
+    who: str, states: Sequence[Any] | Mapping[int, Any], index: int, *, first: int = 0
+) -> Any:
     """The entry of a layer.
 
     Args:
         who: "student" or "teacher", for the message.
         states: `Outputs.hidden`, or `Outputs.attention` with `first` 1; arrays, or
-            their shapes only.
+            their shapes only. Of a mapping the entry of that number.
         index: 0 is the first of `Outputs.hidden`, of text the embeddings; -1 the last.
         first: number of the layer that `states` begins with.
 
     Raises:
         NoSuchLayer: naming those there are.
     """
+    if isinstance(states, Mapping):
+        return states[index]
     position = index - first if index >= 0 else index + len(states)
     if 0 <= position < len(states):
         return states[position]

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.features.feature import FeatureLoss
 from kd.objective import Loss
-from kd.types import Batch, Metrics, Outputs, Params
+from kd.types import Batch, Embedding, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,14 @@ class OverLayers(Loss):
     @property
     def reads_hidden(self) -> bool:
         return True
+
+    @property
+    def reads_logits(self) -> bool:
+        return self.loss.reads_logits
+
+    @property
+    def embeddings(self) -> tuple[Embedding, ...]:
+        return tuple(e for loss in self._losses() for e in loss.embeddings)
 
     @property
     def reads_labels(self) -> bool:

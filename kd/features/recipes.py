@@ -7,6 +7,7 @@ import optax
 from kd.features.attention import AttentionMSE
 from kd.features.directions import NormalizedMSE
 from kd.features.hints import Hints
+from kd.features.layers import Read
 from kd.features.over_layers import OverLayers, skip
 from kd.features.probabilistic import PKT
 from kd.objective import Mix
@@ -71,10 +72,14 @@ def information_flow(
     steps_per_epoch: int,
     weight: float = 100.0,
     decay: float = 0.7,
+    read: Read = "mean",
 ) -> Mix:
     """Neighbourhoods in all layers, the lower ones early in training above all.
 
         PKT(last layers) + sum_k weight decay^epoch PKT(layers a_k, b_k)
+
+    What a network learns first shapes what it can learn later (its critical period), so
+    the flow of information through its layers is supervised then.
 
     Args:
         student_layers: the lower layers of the student, and
@@ -82,11 +87,13 @@ def information_flow(
         steps_per_epoch: optimizer steps.
         weight: of the lower layers in the first epoch.
         decay: of that weight from epoch to epoch.
+        read: how positions become a vector: "mean", "first" or "all".
 
     Source: passalis2020heterogeneous. The code takes 1/m of this for batches
-    of m examples, trains on no labels, and starts the optimizer anew every epoch.
+    of m examples, all positions of feature maps, trains on no labels, and starts the
+    optimizer anew every epoch.
     """
-    pkt = PKT(kernel="both", divergence="jeffreys")
+    pkt = PKT(kernel="both", divergence="jeffreys", read=read)
     lower = OverLayers(
         loss=pkt,
         student_layers=student_layers,

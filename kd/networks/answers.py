@@ -1,28 +1,35 @@
 """What teachers say about the data, computed once and kept."""
 
+import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from kd.atomic import atomic_write
+from kd.data.sample import Sample
 from kd.data.task import Prepared
-from kd.networks.load import Loaded
-from kd.networks.predict import predictor
+from kd.features import class_means, layers
+from kd.networks.load import Loaded, longest
+from kd.networks.predict import logits, predictor
 from kd.train.mesh import replicate
+from kd.types import Batch, Embedding, Outputs
 
 
 class Answers(NamedTuple):
     """Teachers and what they say about the data."""
 
     teachers: tuple[Loaded, ...]
-    dev: Float[np.ndarray, "num_dev v"]
-    """Of all teachers as one."""
-    final: Float[np.ndarray, "num_final v"]
+    dev: Float[np.ndarray, "num_dev v"] | None
+    """Of all teachers as one; None where one has other outputs than the task."""
+    final: Float[np.ndarray, "num_final v"] | None
     """The same of what final networks are scored on, `Prepared.final`."""
     train: tuple[Float[np.ndarray, "num_train v"], ...] | None
     """Of each, NaN of examples that it was not asked about; None where they are asked
@@ -30,7 +37,11 @@ class Answers(NamedTuple):
     in_step: bool
     """Whether they are asked in every step: about everything, or a view of it."""
     num_asked: int = 0
-    """Training examples that `train` is about."""
+    """Training examples that `train`, or `embeddings`, is about."""
+    embeddings: Mapping[Embedding, Float[np.ndarray, "num_train e"]] = (
+        types.MappingProxyType({})
+    )
+    """Of the only teacher, those of examples."""
 
     @property
     def source(self) -> str:
@@ -46,6 +57,30 @@ class Answers(NamedTuple):
         in_steps = num_seen if self.in_step else 0
         return len(self.teachers) * (self.num_asked + in_steps)
 
+    def vectors(
+        self, wanted: Sequence[Embedding], sample: Sample
+    ) -> dict[str, Float[np.ndarray, "num_train e"]]:
+        """The embeddings that batches hold of their examples, by name.
+
+        Where the teachers are asked in every step, those of classes alone.
+
+        Args:
+            wanted: by the objective.
+            sample: what is learnt from: means of classes are over its examples, by
+                its labels. An example whose label is hidden has any class's.
+        """
+        found = {}
+        for one in wanted:
+            own = self.embeddings.get(one._replace(of="example"))
+            if own is not None and one.of == "class":
+                used = sample.kept[sample.labelled[sample.kept]]
+                labels = sample.labels[used]
+                means = class_means(own[used], labels, int(labels.max()) + 1)
+                found[one.name] = means[sample.labels]
+            elif own is not None and self.train is not None:
+                found[one.name] = own
+        return found
+
 
 def consult(
     teachers: Sequence[Loaded],
@@ -54,6 +89,7 @@ def consult(
     *,
     about: Int[np.ndarray, "q"] | None,
     in_step: bool,
+    embeddings: Sequence[Embedding] = (),
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
@@ -67,39 +103,102 @@ def consult(
         about: the examples of the training split to compute logits on, or read them of
             from `cache`; None for not at all.
         in_step: whether they will be asked in every step.
+        embeddings: vectors of the only teacher for the training split, likewise.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
     """
-    dev, test, train = [], [], []
+    # Those of classes are made of those of examples.
+    examples = dict.fromkeys(e._replace(of="example") for e in embeddings)
+    vector_readers = {f"-layer{e.layer}-{e.read}": vector_of(e) for e in examples}
+    every = np.arange(len(data.train))
+    asked = about if about is not None else every if vector_readers else every[:0]
+    comparable = not any(teacher.other_outputs for teacher in teachers)
+    dev, test, train, vectors = [], [], [], {}
     for teacher in teachers:
         predict = predictor(teacher.model, mesh=mesh)
         params = replicate(teacher.params, mesh)
-        dev.append(predict(params, data.dev))
-        if data.test is not None:
-            test.append(predict(params, data.test))
-        if about is None:
-            continue
-        path = cache / f"{_key(teacher, data, about)}.npy"
-        logits = _read(path, (len(about), dev[-1].shape[1]), say)
-        if logits is None:
-            _write(path, predict(params, data.train, about))
-            logits = np.load(path, mmap_mode="r", allow_pickle=False)
-        train.append(_in_place(logits, about, len(data.train)))
+        if comparable:
+            dev.append(predict(params, data.dev))
+            if data.test is not None:
+                test.append(predict(params, data.test))
+        readers = ({} if about is None else {"": logits}) | vector_readers
+        if readers:
+            vectors = _on_train(teacher, readers, data, asked, mesh, cache, say)
+        if about is not None:
+            train.append(_in_place(vectors.pop(""), about, len(data.train)))
 
     def together(outputs):
         return outputs[0] if len(outputs) == 1 else np.asarray(combine(outputs))
 
-    on_dev = together(dev)
-    on_final = together(test) if test else on_dev
+    on_dev = together(dev) if dev else None
     return Answers(
         tuple(teachers),
         on_dev,
-        on_final,
+        together(test) if test else on_dev,
         None if about is None else tuple(train),
         in_step,
-        0 if about is None else len(about),
+        len(asked),
+        dict(zip(examples, vectors.values(), strict=True)),
     )
+
+
+def vector_of(which: Embedding) -> Callable[[Outputs, Batch], Float[Array, "b e"]]:
+    """What of a network's outputs for a batch, none of it masked, is an embedding."""
+
+    def vector(outputs, batch):
+        states = layers.layer("teacher", outputs.hidden, which.layer)
+        batch = {**batch, "mask": jnp.ones(len(states), bool)}
+        return layers.vectors(states, batch, cast(layers.Read, which.read))
+
+    return vector
+
+
+def _on_train(
+    teacher: Loaded,
+    readers: Mapping[str, Callable[[Outputs, Batch], Any]],
+    data: Prepared,
+    about: Int[np.ndarray, "q"],
+    mesh: Mesh,
+    cache: pathlib.Path,
+    say: Callable[[str], Any],
+) -> dict[str, Float[np.ndarray, "q d"]]:
+    """What a teacher says of training examples, by the endings of the files' names.
+
+    What the cache lacks is computed in one pass and put there.
+
+    Args:
+        teacher: whom to ask.
+        readers: what of its outputs goes into the file of each ending.
+        data: of which split.
+        about: the examples.
+        mesh: of the devices to compute on.
+        cache: folder of what was computed before.
+        say: shows a line to the person who waits.
+    """
+
+    def read(endings, outputs, batch):
+        return {ending: readers[ending](outputs, batch) for ending in endings}
+
+    def shapes(params, batch):
+        return read(readers, teacher.model.apply(params, batch, None), batch)
+
+    key = _key(teacher, data, about)
+    paths = {ending: cache / f"{key}{ending}.npy" for ending in readers}
+    widths = jax.eval_shape(shapes, teacher.params, longest(data.train))
+    found = {
+        ending: _read(path, (len(about), widths[ending].shape[1]), say)
+        for ending, path in paths.items()
+    }
+    missing = [ending for ending, values in found.items() if values is None]
+    if missing:
+        of = functools.partial(read, missing)
+        ask = predictor(teacher.model, mesh=mesh, of=of)
+        made = ask(replicate(teacher.params, mesh), data.train, about)
+        for ending in missing:
+            _write(paths[ending], made[ending])
+            found[ending] = np.load(paths[ending], mmap_mode="r", allow_pickle=False)
+    return cast(dict[str, np.ndarray], found)
 
 
 def _in_place(
@@ -128,16 +227,16 @@ def _read(
     if not path.exists():
         return None
     try:
-        logits = np.load(path, mmap_mode="r", allow_pickle=False)
-        if logits.shape == shape and logits.dtype == np.float32:
-            return logits
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+        if values.shape == shape and values.dtype == np.float32:
+            return values
     except (ValueError, OSError, EOFError, SyntaxError):
         pass
-    say(f"{path} is damaged; computing the teacher's logits again")
+    say(f"{path} is damaged; computing the teacher's answers again")
     return None
 
 
-def _write(path: pathlib.Path, logits: Float[np.ndarray, "n v"]) -> None:
+def _write(path: pathlib.Path, values: Float[np.ndarray, "n d"]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as file:
-        np.save(file, logits, allow_pickle=False)
+        np.save(file, values, allow_pickle=False)

@@ -33,6 +33,8 @@ class Loaded(NamedTuple):
     source: str
     fingerprint: str
     """Of everything that its answers depend on, beside the input."""
+    other_outputs: str = ""
+    """What its outputs are, where they are not those of the task."""
 
 
 class Start(NamedTuple):
@@ -83,21 +85,31 @@ def other_inputs(place: str, other: str) -> UserError:
 
 def check_outputs(place: str, task: Task) -> None:
     """Raises UserError unless the network in a place gives what the task asks for."""
-    _, labels = saved.read_config(place)
+    if differs := _other_outputs(saved.read_config(place).labels, task):
+        raise UserError(f"{place}: {differs}")
+
+
+def _other_outputs(labels: Sequence[str], task: Task) -> str:
+    """How a network's outputs are not those of a task; empty if they are."""
     if len(labels) != len(task.labels):
         what = "classes" if task.target.has_classes else "outputs"
-        raise UserError(
-            f"{place}: the teacher has {len(labels)} {what}, the task has "
-            f"{len(task.labels)}"
-        )
+        return f"the teacher has {len(labels)} {what}, the task has {len(task.labels)}"
     if not same_labels(labels, task.labels):
-        raise UserError(
-            f"{place}: the teacher's classes are {', '.join(map(str, labels))} "
+        return (
+            f"the teacher's classes are {', '.join(map(str, labels))} "
             f"in this order, the task's {', '.join(task.labels)}"
         )
+    return ""
 
 
-def load(found: Found, task: Task, data: Prepared, dtype: ComputeDtype) -> Loaded:
+def load(
+    found: Found,
+    task: Task,
+    data: Prepared,
+    dtype: ComputeDtype,
+    *,
+    any_outputs: bool = False,
+) -> Loaded:
     """Loads a trained network to be asked about the examples of a task.
 
     Args:
@@ -105,32 +117,45 @@ def load(found: Found, task: Task, data: Prepared, dtype: ComputeDtype) -> Loade
         task: of the student.
         data: of the student.
         dtype: of its activations.
+        any_outputs: whether it may answer something else than the task asks, or
+            nothing, since only its hidden states are read.
 
     Raises:
         UserError: there is no fine-tuned network, its classes are not those of the
             task, or it cannot read the examples.
     """
-    check_outputs(found.place, task)
-    network, _ = saved.read_config(found.place)
+    network, labels = saved.read_config(found.place)
+    differs = _other_outputs(labels, task)
+    if differs and not any_outputs:
+        raise UserError(f"{found.place}: {differs}")
     batch = longest(data.train)
-    model = task.build(network, compute_dtype=dtype)
+
+    def build(network: Architecture) -> Model:
+        if differs:
+            return network.build(max(len(labels), 1), compute_dtype=dtype)
+        return task.build(network, compute_dtype=dtype)
+
+    model = build(network)
     try:
         template = jax.eval_shape(model.init, jax.random.key(0), batch)
         jax.eval_shape(model.apply, template, batch, None)
     except UserError as error:
         raise UserError(f"{found.place}: {error}") from error
     params, fresh, _ = saved.load(found.place, network, template)
-    if fresh:
+    if fresh and not any_outputs:
         raise UserError(
             f"{found.place} has no {' and no '.join(fresh)}: it is not fine-tuned, so "
             "it can be no teacher"
         )
+    if fresh:
+        differs = f"the teacher has no {' and no '.join(fresh)}"
+        params = _with_fresh(model, params, fresh, batch)
     network, params = _changed(found, network, params)
     digest = hashlib.sha256(f"{network} {dtype}".encode())
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).data)
-    model = task.build(network, compute_dtype=dtype)
-    return Loaded(model, params, found.source, digest.hexdigest())
+    model = build(network)
+    return Loaded(model, params, found.source, digest.hexdigest(), differs)
 
 
 def load_start(found: Found, task: Task, data: Prepared) -> Start:
@@ -142,17 +167,27 @@ def load_start(found: Found, task: Task, data: Prepared) -> Start:
     network, labels = saved.read_config(found.place)
     model = network.build(max(len(labels), 1))
     batch = {"tokens": np.zeros((1, 1), np.int32)} | longest(data.train)
-    key = jax.random.key(0)
     # Shapes first: a config may name sizes that no memory holds, and the weights not.
-    template = jax.eval_shape(model.init, key, batch)
+    template = jax.eval_shape(model.init, jax.random.key(0), batch)
     params, missing, _ = saved.load(found.place, network, template)
     if missing:
-        made = jax.jit(lambda *x: {m: model.init(*x)[m] for m in missing})(key, batch)
-        params = {**params, **made}
+        params = _with_fresh(model, params, missing, batch)
     network, params = _changed(found, network, params)
     same = len(labels) == len(task.labels) and same_labels(labels, task.labels)
     fresh = tuple(dict.fromkeys((*missing, *(() if same else ("classifier",)))))
     return Start(network, params, fresh, found.source)
+
+
+def _with_fresh(
+    model: Model, params: Params, missing: Sequence[str], batch: Any
+) -> Params:
+    """The parameters with the initial ones of modules that they lack."""
+
+    def made(key, batch):
+        fresh = model.init(key, batch)
+        return {module: fresh[module] for module in missing}
+
+    return {**params, **jax.jit(made)(jax.random.key(0), batch)}
 
 
 _FREE = ("dropout", "attention_dropout", "initializer_stddev", "vocab_size")

@@ -1,60 +1,87 @@
-"""The logits of a model on a split."""
+"""The logits of a model, or what else it says, on a split."""
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
 from kd.train.mesh import shard_batch
-from kd.types import Model, Params
+from kd.types import Batch, Model, Outputs, Params
+
+
+def logits(outputs: Outputs, batch: Batch) -> Any:
+    """The logits alone, [b, v]."""
+    del batch
+    return outputs.logits
 
 
 @runtime_checkable
 class Predict(Protocol):
-    """From parameters and a split to float32 logits, dropout off."""
+    """From parameters and a split to what a network says of it, dropout off."""
 
     def __call__(
         self, params: Params, split: Split, about: Int[np.ndarray, "q"] | None = None
-    ) -> Float[np.ndarray, "q v"]:
-        """The logits of the examples `about`, increasing; by default of all."""
+    ) -> Any:
+        """Arrays [q, ...] of the examples `about`, increasing; by default of all."""
         ...
 
 
-def predictor(model: Model, *, mesh: Mesh, rows_per_device: int = 64) -> Predict:
-    """The function of a network.
+def predictor(
+    model: Model,
+    *,
+    mesh: Mesh,
+    rows_per_device: int = 64,
+    of: Callable[[Outputs, Batch], Any] = logits,
+) -> Predict:
+    """The function of a network: float32 logits, unless told otherwise.
 
     Compiled once per shape of inputs, however often it is called.
+
+    Args:
+        model: asked.
+        mesh: of the devices to compute on.
+        rows_per_device: examples at a time.
+        of: what to keep of the outputs for a batch, if not the logits: arrays
+            [b, ...], or a tree of them.
+
+    Returns:
+        The function; it gives arrays [num_examples, ...] in the order of the split.
     """
     # 64 rows of activations stay in a processor's cache: 256 take half as long again.
     rows = rows_per_device * mesh.size
 
     @jax.jit
-    def logits(params, batch):
-        return model.apply(params, batch, None).logits
+    def answer(params, batch):
+        return of(model.apply(params, batch, None), batch)
 
     def predict(params, split, about=None):
         if about is None:
             about = np.arange(len(split))
         plan = plan_in_order(split.groups[about], batch_size=rows)
         found = [
-            logits(
+            answer(
                 params, shard_batch(split.inputs(fill_rows(about[index], rows)), mesh)
             )
             for index in plan
         ]
         order = np.concatenate(plan)
-        values = np.concatenate(
-            [
-                np.asarray(part)[: len(index)]
-                for part, index in zip(found, plan, strict=True)
-            ]
-        )
-        ordered = np.empty_like(values)
-        ordered[order] = values
-        return ordered
+
+        def in_order(*parts):
+            values = np.concatenate(
+                [
+                    np.asarray(part)[: len(index)]
+                    for part, index in zip(parts, plan, strict=True)
+                ]
+            )
+            ordered = np.empty_like(values)
+            ordered[order] = values
+            return ordered
+
+        return jax.tree.map(in_order, *found)
 
     return predict

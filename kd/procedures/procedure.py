@@ -56,11 +56,14 @@ class Setting(NamedTuple):
         if not self.objective.needs_teacher:
             return None
         hidden = self.objective.reads_hidden
+        wanted = [e for e in self.objective.embeddings if e.of == "example"]
+        told = not self.objective.live_readers and all(e.name in batch for e in wanted)
         answers = []
         for i, teacher in enumerate(self.teachers):
             cached = batch.get(answers_name(i))
-            if cached is not None and not hidden:
-                answers.append(Outputs(logits=cached))
+            if cached is not None and told:
+                vectors: Any = {e.layer: batch[e.name] for e in wanted}
+                answers.append(Outputs(logits=cached, hidden=vectors))
             elif teacher is not None:
                 answers.append(teacher.apply(teacher_params[i], batch, None))
             else:

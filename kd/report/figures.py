@@ -66,7 +66,11 @@ def _training(run: Run) -> Iterator[Markup]:
                 teacher=teacher.get("dev"),
             ),
             f"{title[:1].upper()}{title[1:]} on dev at each evaluation"
-            + (", with the teacher's as the bar to reach" if teacher else "")
+            + (
+                ", with the teacher's as the bar to reach"
+                if teacher.get(main.get("name", "")) is not None
+                else ""
+            )
             + (
                 "; agreement counts equal predictions, right or wrong."
                 if together

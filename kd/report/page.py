@@ -103,6 +103,11 @@ def _verdict(summary: Summary) -> str:
     sentence = f"The student's {title} on {final} is {score(student.get(name), main)}"
     if not teacher:
         return f"{sentence}; this run had no teacher to compare it with."
+    if teacher.get(name) is None:
+        return (
+            f"{sentence}; its teacher answers another question, so that only its "
+            "hidden states taught and there is no score to compare with."
+        )
     size = _ratio(student.get("num_params"), teacher.get("num_params"))
     return (
         f"{sentence}, its teacher's {score(teacher.get(name), main)}, "

@@ -14,9 +14,9 @@ from jaxtyping import Float
 
 from kd.data.pipeline import TrainingBatches
 from kd.data.stacked import StackedBatches
-from kd.errors import Diverged
+from kd.errors import Diverged, UserError
 from kd.experiment import Experiment
-from kd.run import beginning
+from kd.run import beginning, keep
 from kd.run.ingredients import Ingredients
 from kd.run.memory import Memory
 from kd.run.program import program, teachers_in_step
@@ -102,6 +102,8 @@ def fit(
     ]
     batches = every_seed[0] if num == 1 else StackedBatches(tuple(every_seed))
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
+    if problems := [*experiment.problems_within(num_steps)]:
+        raise UserError(f"objective: {'; '.join(problems)}")
     networks = beginning.networks(experiment, data, start, say)
     learners, training = program(
         experiment, networks, answers, num_steps, num_seeds=num, mesh=mesh,
@@ -128,11 +130,15 @@ def fit(
             prefix = "" if name == exported else f"{name}/"
             for metric in target.watched:
                 row[prefix + metric.name] = metric.compute(outputs, data.dev.labels)
-            if answers is not None and name == exported:
+            taught = answers.dev if answers is not None else None
+            if taught is not None and name == exported:
                 for metric in target.fidelity[:2]:
-                    row[_fidelity_name(metric.name, row)] = metric.compute(
-                        outputs, answers.dev
-                    )
+                    named = _fidelity_name(metric.name, row)
+                    row[named] = metric.compute(outputs, taught)
+        if experiment.keep_best:
+            best = networks[exported], jax.device_get(params[exported])
+            if (directory := directories[i]) is not None:
+                keep.save_if_best(directory, experiment, *best, row)
         return row
 
     checkpoints = Checkpoints(checkpoints_in)
@@ -206,6 +212,8 @@ def _batches(
     answers, sample = made_from.answers, made_from.sample
     cached = (answers.train if answers is not None else None) or ()
     told = {answers_name(i): logits for i, logits in enumerate(cached)}
+    if answers is not None:
+        told |= answers.vectors(experiment.embeddings, sample)
     return TrainingBatches(
         made_from.data.train,
         batch_size=experiment.batch_size,

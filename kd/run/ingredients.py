@@ -140,32 +140,50 @@ def _ask(
     """What the teachers say about the data."""
     if not teachers:
         return None
-    losses, view = experiment.losses, experiment.view
+    view = experiment.view
     asks, live = experiment.asks_teachers, experiment.answers == "live"
-    readers = [loss.name for loss in losses if loss.reads_hidden]
+    readers = experiment.live_readers
     if asks and readers and not live:
         live = True
         workspace.say(
             f"teacher: runs in every step, to give {', '.join(readers)} more than "
             "its logits"
         )
-    on_view = view is not None and not view.changes_answers
+    # A view changes cached logits at most.
+    changed = view is not None and view.changes_answers and not experiment.reads_hidden
+    on_view = view is not None and not changed
     if view is not None and asks and on_view and not live:
         live = not view.keeps_answers
         workspace.say("teacher: runs in every step, to see the view of the batch")
     about = sample.asked if asks and not live else None
     in_step = asks and (live or on_view)
+    # Those of classes are needed in any case.
+    embeddings = [e for e in experiment.embeddings if not live or e.of == "class"]
 
     def consult() -> Answers:
+        loaded = [
+            load.load(
+                found,
+                experiment.data,
+                data,
+                experiment.compute_dtype,
+                any_outputs=not any(loss.reads_logits for loss in experiment.losses),
+            )
+            for found in teachers
+        ]
+        for teacher in loaded:
+            if teacher.other_outputs:
+                workspace.say(
+                    f"teacher: {teacher.other_outputs}; its hidden states alone teach, "
+                    "and the student is not compared with it"
+                )
         return answers.consult(
-            [
-                load.load(found, experiment.data, data, experiment.compute_dtype)
-                for found in teachers
-            ],
+            loaded,
             experiment.combine,
             data,
             about=about,
             in_step=in_step,
+            embeddings=embeddings,
             mesh=workspace.mesh,
             cache=workspace.networks / "answers",
             say=workspace.say,
@@ -175,5 +193,6 @@ def _ask(
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
         None if about is None else about.tobytes(), in_step, experiment.teacher_weights,
+        tuple(embeddings), any(loss.reads_logits for loss in experiment.losses),
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)

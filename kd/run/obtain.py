@@ -13,6 +13,8 @@ from kd.experiment import Experiment, Network
 from kd.models import saved
 from kd.networks.load import Found, check_outputs, check_same, other_inputs, sizes
 from kd.networks.place import model_place, with_fingerprints
+from kd.run import keep
+from kd.types import Architecture
 
 
 def key(recipe: Experiment, corpus_fingerprint: str) -> str:
@@ -40,6 +42,8 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
     for role, network in experiment.made_from.items():
         if not network.place:
             assert network.recipe is not None
+            if role == "start":
+                _check_student(experiment.student, network)
             check_places(network.recipe, directory)
             continue
         place = model_place(network.place)
@@ -58,10 +62,25 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
         except ValueError as error:
             raise UserError(f"{network.place}: {error}") from error
         if role != "start":
-            check_outputs(place, experiment.data)
+            if experiment.objective.reads_logits:
+                check_outputs(place, experiment.data)
         elif experiment.student is not None:
             check_same(experiment.student, found, network.place)
     _check_inputs(experiment)
+
+
+def _check_student(student: Architecture | None, start: Network) -> None:
+    """Raises UserError where the student is known not to be what its start yields."""
+    assert start.recipe is not None
+    theirs = start.recipe.student
+    if student is None or theirs is None:
+        return
+    if start.change is not None:
+        try:
+            theirs, _ = start.change(theirs, None)
+        except ValueError as error:
+            raise UserError(f"start: {error}") from error
+    check_same(student, theirs, "the network of its recipe")
 
 
 def _check_inputs(experiment: Experiment) -> None:
@@ -124,4 +143,5 @@ def obtain(
         make(recipe)
         say(f"{role}: done")
     source = f"its recipe, key {directory.name}"
-    return Found(str(directory / "model"), source, network.change)
+    folder = keep.BEST if network.checkpoint == "best" else keep.LAST
+    return Found(str(directory / folder), source, network.change)

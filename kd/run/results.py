@@ -15,6 +15,7 @@ from kd.experiment import Experiment
 from kd.models import card, saved
 from kd.networks.answers import Answers
 from kd.networks.place import is_directory
+from kd.run import keep
 from kd.run.fit import Fitted
 from kd.train import metrics_log
 
@@ -34,17 +35,10 @@ def write(
     targets, target = data.final.labels, experiment.data.target
     exported = experiment.procedure.exported
     student = fitted.learnt[exported]
-    saved.save(
-        directory / "model",
-        student.network,
-        student.params,
-        labels=experiment.data.labels,
-        head=experiment.data.head,
-        problem_type=target.problem_type,
-    )
+    keep.save(directory / keep.LAST, experiment, student.network, student.params)
     outputs = {"student": student.outputs}
     outputs |= {n: one.outputs for n, one in fitted.learnt.items() if n != exported}
-    if answers is not None:
+    if answers is not None and answers.final is not None:
         outputs["teacher"] = answers.final
         if target.has_classes:
             plan = transport_plan(
@@ -74,13 +68,15 @@ def write(
     }
     if answers is not None:
         results["teacher"] = {
-            **target.scores(answers.final, targets),
             "num_params": sum(_count(teacher.params) for teacher in answers.teachers),
             "source": answers.source,
-            # The bar of the student's evaluations, where these are of another split.
-            "dev": target.main.compute(answers.dev, data.dev.labels),
         }
-        results["fidelity"] = target.compare(student.outputs, answers.final)
+        if answers.final is not None and answers.dev is not None:
+            results["teacher"] |= target.scores(answers.final, targets)
+            # The bar of the student's evaluations, where these are of another split.
+            bar = target.main.compute(answers.dev, data.dev.labels)
+            results["teacher"]["dev"] = bar
+            results["fidelity"] = target.compare(student.outputs, answers.final)
     return results
 
 
@@ -120,12 +116,12 @@ def _on_dev(directory: pathlib.Path, metric: Any) -> dict[str, Any]:
 
     The best is selected on the split it is measured on, so optimistic.
     """
+    best = keep.best_evaluation(directory, metric)
+    assert best is not None  # The last step is evaluated.
     log = metrics_log.read(directory / "metrics.jsonl")
-    rows = [row for row in log if row["split"] == "dev"]
-    choose = max if metric.higher_is_better else min
-    best = choose(rows, key=lambda row: row[metric.name])
+    *_, last = (row for row in log if row["split"] == "dev")
     return {
-        "dev": rows[-1][metric.name],
+        "dev": last[metric.name],
         "best": {
             "metric": metric.name, "value": best[metric.name], "step": best["step"],
         },

@@ -25,6 +25,7 @@ from kd.divergences import (
     ChiSquared,
     ClassCorrelation,
     ComparativeKL,
+    ContinuationKD,
     Divergence,
     FDivergence,
     Hellinger,
@@ -160,6 +161,14 @@ LOSSES = [
         sees_shifts=True,
     ),
     Case(LogitMSE(), reference.logit_mse, "student teacher", sees_shifts=True),
+    Case(ContinuationKD(), reference.continuation, "student teacher", sees_shifts=True),
+    Case(
+        ContinuationKD(amplitude=0.5, margin=5.0),  # some rows within, some not
+        lambda s, t: reference.continuation(s, t, 0.5, 5.0),
+        infinite="student teacher",
+        zero_at_equal=False,
+        sees_shifts=True,
+    ),
     Case(
         Standardized(KL(temperature=2.0)),
         lambda s, t: reference.kl(

@@ -27,7 +27,8 @@ def test_loads_and_is_json(name, scale):
     assert isinstance(experiment, Experiment)
     tree = json.loads(json.dumps(config.to_json(experiment)))
     if experiment.student is None:
-        assert experiment.start is not None and experiment.start.place
+        start = experiment.start
+        assert start is not None and (start.place or start.recipe)
     else:
         assert tree["student"]["class"] in ("Bert", "MLP", "ResNet")
     assert config.differences(tree, config.to_json(experiment)) == []
@@ -102,3 +103,27 @@ def test_the_teacher_is_larger_and_sees_the_same(name, scale):
         if network is not None
     )
     assert student < teacher
+
+
+@every_scale
+def test_annealing_goes_on_from_the_best_of_phase_one(scale):
+    phase_two = catalog.load("sst2_annealing", scale)
+    assert phase_two.start and phase_two.start.checkpoint == "best"
+    phase_one = phase_two.start.recipe
+    assert phase_one and phase_one.teachers == phase_two.teachers
+    assert [t.loss.name for t in phase_one.objective.terms] == ["logit_mse"]
+    assert [t.loss.name for t in phase_two.objective.terms] == ["ce"]
+
+
+@every_scale
+@pytest.mark.parametrize("name", ["kdpp", "dkdpp", "distpp"])
+def test_norm_and_direction_is_not_warmed_up(name, scale):
+    experiment = catalog.load(f"fashion_mnist_{name}", scale)
+    labels, divergence, directions = experiment.objective.terms
+    assert callable(divergence.weight) and not callable(labels.weight)
+    assert divergence.weight(0) == 0
+    num_steps = experiment.num_steps or experiment.num_epochs * 469
+    at = {share: divergence.weight(int(share * num_steps)) for share in (0.04, 0.1, 1)}
+    assert 0 < at[0.04] < at[0.1] == at[1]
+    assert isinstance(directions.weight, float) and directions.weight > 0
+    assert not experiment.objective.live_readers

@@ -10,7 +10,7 @@ import jaxtyping
 import numpy as np
 import pytest
 from conftest import OPTIMIZED
-from features.feature_battery_cases import CLASSES, LOSSES, ROWS, named
+from features.feature_battery_cases import CLASSES, LOSSES, MEANS, ROWS, named
 
 import kd.features
 from kd.features import (
@@ -19,6 +19,7 @@ from kd.features import (
     VID,
     AttentionMSE,
     EmbeddingCompression,
+    NormAndDirection,
     OverLayers,
     PositionLoss,
     RKDDistance,
@@ -64,7 +65,11 @@ def call(loss, params, student, teacher, labels, where):
     if isinstance(loss, PositionLoss):
         where = jnp.broadcast_to(where[:, None], student.shape[:2])
         return loss(student, teacher, params=params, where=where)
-    return loss(student, teacher, params=params, labels=labels, where=where)
+    given = {}
+    if isinstance(loss, NormAndDirection) and loss.class_means == "training":
+        dtype = jnp.promote_types(teacher.dtype, jnp.float32)
+        given["means"] = jnp.asarray(MEANS, dtype)[labels]
+    return loss(student, teacher, params=params, labels=labels, where=where, **given)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -366,6 +371,7 @@ def test_masked_positions_are_as_good_as_absent(case, x64):
         (lambda: CRD(width=0), "width must be at least 1"),
         (lambda: VID(variance=0.0), "variance must exceed"),
         (lambda: EmbeddingCompression(width=0), "width must be at least 1"),
+        (lambda: NormAndDirection(class_means="all"), 'is "training" or "batch"'),  # pyrefly: ignore
         (lambda: WassersteinDependency(slope=0.0), "slope must be positive"),
         (lambda: WassersteinDependency(width=0), "width must be at least 1"),
     ],

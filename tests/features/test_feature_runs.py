@@ -49,7 +49,7 @@ def test_run_is_live_learns_its_projection_and_goes_on_after_a_stop(
     workspace, said = one_device
     run.run(reader, "whole", workspace)
     directory = workspace.runs / "whole" / "0"
-    names = "hints_layers, rkd_distance, attention_mse"
+    names = "hints_layers, attention_mse"
     assert f"teacher: runs in every step, to give {names} more" in "\n".join(said)
     assert not list(workspace.runs.glob("teachers/**/*.npy")), "nothing to cache"
 

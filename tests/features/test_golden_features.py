@@ -11,8 +11,10 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from kd.divergences import DKD, KL
 from kd.features import (
     NST,
     PKT,
@@ -24,7 +26,8 @@ from kd.features import (
     RKDDistance,
     SimilarityPreserving,
 )
-from kd.types import Outputs
+from kd.procedures.procedure import Setting, answers_name
+from kd.types import Embedding, Outputs
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
@@ -190,13 +193,53 @@ def test_east(case, loss, steps, x64):
 @pytest.mark.parametrize("factor", [1.0, 2.0])
 def test_norm_and_direction(factor):
     golden = archive("nd_kdpp")
-    means = tuple(map(tuple, golden["class_means"].tolist()))
-    loss = NormAndDirection(class_means=means)
+    loss = NormAndDirection()
     teacher, labels = jnp.asarray(golden["teacher_emb"]), jnp.asarray(golden["labels"])
+    means = jnp.asarray(golden["class_means"])[labels]
     check(
-        lambda student: factor * loss(student, teacher, labels=labels).mean(),
+        lambda student: (
+            factor * loss(student, teacher, labels=labels, means=means).mean()
+        ),
         golden["student_emb"],
         golden[f"nd_factor{factor}/loss"],
         golden[f"nd_factor{factor}/grad_student_emb"],
         1e-5,
     )
+
+
+@pytest.mark.parametrize(
+    ("case", "divergence"),
+    [
+        ("kd_factor2.5_T4", 2.5 * KL(temperature=4.0)),
+        ("dkd_a1_b8_T4", 1.0 * DKD(temperature=4.0)),
+    ],
+)
+def test_norm_and_direction_beside_a_divergence(case, divergence):
+    """As a step has them: all that the teacher says comes with the batch."""
+    golden = archive("nd_kdpp")
+    objective = divergence + 2.0 * NormAndDirection()
+    labels = jnp.asarray(golden["labels"])
+    batch = {
+        "mask": jnp.ones(len(labels), bool),
+        "labels": labels,
+        answers_name(0): jnp.asarray(golden["teacher_logits"]),
+        Embedding(-1).name: jnp.asarray(golden["teacher_emb"]),
+        Embedding(-1, of="class").name: jnp.asarray(golden["class_means"])[labels],
+    }
+    setting = Setting({}, (None,), objective, optax.identity())
+
+    @jax.jit
+    def total(logits, features):
+        student, teacher = Outputs(logits, (features,)), setting.consult((), batch)
+        params = {name: () for name in objective.names}
+        return objective.apply(params, student, teacher, batch, jnp.int32(0))[0]
+
+    value, gradients = jax.value_and_grad(total, argnums=(0, 1))(
+        jnp.asarray(golden["student_logits"]), jnp.asarray(golden["student_emb"])
+    )
+    expected = golden[f"{case}/loss"] + golden["nd_factor2.0/loss"]
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    names = f"{case}/grad_student_logits", "nd_factor2.0/grad_student_emb"
+    for found, name in zip(gradients, names, strict=True):
+        scale = np.abs(golden[name]).max()
+        np.testing.assert_allclose(found, golden[name], rtol=1e-5, atol=1e-5 * scale)

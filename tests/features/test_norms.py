@@ -64,7 +64,8 @@ def test_classes_of_norm_and_direction_may_differ_in_scale(options):
     @functools.partial(jax.jit, compiler_options=options)
     def value_and_gradient(student, teacher):
         def total(student):
-            losses = NormAndDirection()(student, teacher, labels=jnp.asarray(labels))
+            loss = NormAndDirection(class_means="batch")
+            losses = loss(student, teacher, labels=jnp.asarray(labels))
             return losses.sum(), losses
 
         gradient, losses = jax.grad(total, has_aux=True)(student)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kd import catalog, config
 
-NAMES = ["sst2_sinkd", "stsb_kd", "gtzan_kd", "fashion_mnist_nd", "cb_kd", "sst2_rkd"]
+NAMES = ["sst2_sinkd", "stsb_kd", "gtzan_kd", "fashion_mnist_kdpp", "cb_kd", "sst2_rkd"]
 BASES = {name: catalog.load(name, "mini") for name in NAMES}
 
 
