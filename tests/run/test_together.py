@@ -198,14 +198,11 @@ def test_text_in_buckets_too(here, tmp_path):
     """Of other widths at the same step, with dropout."""
     workspace, _ = here
     alone = dataclasses.replace(workspace, runs=tmp_path / "alone")
-    tiny = dataclasses.replace(
-        tiny_experiment(widths=(16, 32)).sharing_data(), num_steps=12, batch_size=8
-    )
-    members = of_seeds(tiny, (0, 3))
+    teacher = tiny_experiment(widths=(16, 32)).teachers[0]
+    assert teacher.recipe
+    recipe = dataclasses.replace(teacher.recipe, num_steps=12, batch_size=8)
+    members = of_seeds(recipe, (0, 3))
     run.make_together(members, workspace)
-    shutil.copytree(workspace.runs, alone.runs)
-    for member in members:
-        shutil.rmtree(run.folder_of(member, alone))
     for member in members:
         assert_near(run.folder_of(member, workspace), run.make(member, alone))
 
