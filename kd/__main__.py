@@ -1,6 +1,7 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
-`python -m kd table NAME ...` is what `make table` calls.
+`python -m kd table NAME ...` is what `make table` calls, and `python -m kd generate
+MODEL --prompt TEXT` shows what a language model writes.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from kd.errors import UserError
 def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
-        description="Runs an experiment, or with `table NAME` a table of them.",
+        description="Runs an experiment, or with `table NAME` a table of them; with "
+        "`generate MODEL` a language model writes.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
@@ -35,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
             from kd.compare import command
 
             return command.main(arguments[1:])
+        if arguments[:1] == ["generate"]:
+            from kd.networks import generate
+
+            return generate.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))
     except UserError as error:
         if debug:
