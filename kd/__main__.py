@@ -1,6 +1,7 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
 `python -m kd table`, `sweep` and `profile` are what the targets of those names call.
+`python -m kd generate MODEL --prompt TEXT` shows what a language model writes.
 """
 
 import argparse
@@ -15,6 +16,7 @@ _COMMANDS = {
     "table": "kd.compare.command",
     "sweep": "kd.compare.sweep",
     "profile": "kd.profile.command",
+    "generate": "kd.networks.generate",
 }
 """Modules whose `main` takes the rest of the line, by its first word."""
 
@@ -24,7 +26,8 @@ def _parser() -> options.Parser:
         prog="python -m kd",
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
         "NAME` tries their settings, `profile RUN` compares training with dev in the "
-        "layers of a run; each has its own --help.",
+        "layers of a run, `generate MODEL` shows what a language model writes; each has "
+        "its own --help.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import flax.struct
 import jax
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 Params = Any
 """A pytree of arrays."""
@@ -67,12 +67,30 @@ class Outputs(NamedTuple):
     """Attention probabilities of every layer, before dropout."""
 
 
+Cache = Any
+"""What a network that writes remembers of the tokens read so far: a pytree of arrays,
+each with the texts on its first axis, so that `jax.tree.map(lambda x: x[rows], cache)`
+is the cache of other texts."""
+
+
+class Decoder(NamedTuple):
+    """A network that writes token by token, as two pure functions; dropout is off."""
+
+    start: Callable[[Params, Batch, int], tuple[Float[Array, "b v"], Cache]]
+    """(parameters, prompts or sources, tokens to leave room for) -> (logits of the
+    first token to be written, cache)"""
+    step: Callable[[Params, Cache, Int[Array, "b"]], tuple[Float[Array, "b v"], Cache]]
+    """(parameters, cache, the token written last) -> (logits of the next, cache)"""
+
+
 class Model(NamedTuple):
-    """A network as two pure functions; Linen, NNX or a lambda fit alike."""
+    """A network as pure functions; Linen, NNX or a lambda fit alike."""
 
     init: Callable[[PRNGKeyArray, Batch], Params]
     apply: Callable[[Params, Batch, PRNGKeyArray | None], Outputs]
     """The key drives dropout; None means evaluation."""
+    decoder: Decoder | None = None
+    """How it writes, if it does; see `kd.models.generate`."""
 
 
 @runtime_checkable

@@ -5,7 +5,6 @@ See `kd.models.hub` for where a checkpoint lies.
 
 import json
 import os
-import reprlib
 import typing
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from kd.errors import UserError
 from kd.models import config_file, hub
 from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
+from kd.models.checkpoint import Pretrained
 from kd.types import Params
 
 Head = Literal["SequenceClassification", "MultipleChoice"]
@@ -85,17 +85,6 @@ class Config(NamedTuple):
         return len(self.labels)
 
 
-class Pretrained(NamedTuple):
-    """Parameters from a checkpoint, and what did not match up."""
-
-    params: Params
-    fresh: tuple[str, ...]
-    """Modules that the checkpoint lacks and that kept their initial values: of
-    "pooler" and "classifier"."""
-    unread: tuple[str, ...]
-    """Tensors of the checkpoint that the network has no place for."""
-
-
 def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     """Reads the sizes and labels of a checkpoint from its `config.json`.
 
@@ -106,12 +95,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     if path is None:
         raise UserError(f"{name_or_directory} has no config.json")
     values = hub.read_object(path)
-    for key, supported in _SUPPORTED.items():
-        if values.get(key, supported) != supported:
-            raise UserError(
-                f"{path}: {key} is {reprlib.repr(values[key])}; only {supported!r} is "
-                "supported"
-            )
+    config_file.check_supported(path, values, _SUPPORTED)
     missing = [key for key in ("hidden_size", "num_hidden_layers") if key not in values]
     if missing:
         raise UserError(f"{path} has no {missing[0]}; it must be a BERT's config.json")

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd.models.bert import Bert
 from kd.models.bert_checkpoint import Head
+from kd.models.saved import LANGUAGE_MODELS
 from kd.types import Architecture
 
 _PIPELINES: dict[Head, str] = {
@@ -33,7 +34,8 @@ def model_card(
     Args:
         name: of the network, its title.
         architecture: its sizes.
-        labels: name of each class, in the order of the logits.
+        labels: name of each class, in the order of the logits; none of a language
+            model.
         head: what transformers calls the outputs of a BERT.
         data: what it was trained and scored on, in a sentence.
         scores: by name, such as `{"accuracy": 0.91}`.
@@ -43,18 +45,22 @@ def model_card(
             empty if nothing is known.
     """
     bert = isinstance(architecture, Bert)
+    writes = type(architecture) in LANGUAGE_MODELS
     tags = ["knowledge-distillation"] * bool(teacher) + ["jax", "kd-ot"]
     front = [f"tags: {json.dumps(tags)}"]
     if bert:
         front.append("library_name: transformers")
         front.append(f"pipeline_tag: {_PIPELINES[head]}")
+    if writes:
+        front += ["library_name: transformers", "pipeline_tag: text-generation"]
     origin = (
         f"Distilled from {_line(teacher)}." if teacher else "Trained without a teacher."
     )
     use = (
-        f"Read it with `AutoModelFor{head}.from_pretrained` and "
-        "`AutoTokenizer.from_pretrained` of transformers, or with `kd.models.saved`."
-        if bert
+        f"Read it with `AutoModelFor{'CausalLM' if writes else head}.from_pretrained` "
+        "and `AutoTokenizer.from_pretrained` of transformers, or with "
+        "`kd.models.saved`."
+        if bert or writes
         else "Read it with `kd.models.saved`; transformers does not know it."
     )
     sizes: dict[str, Any] = dataclasses.asdict(architecture)  # pyrefly: ignore
@@ -62,8 +68,7 @@ def model_card(
         "\n".join(["---", *front, "---"]),
         f"# {_line(name)}",
         f"{origin} {use}",
-        "## Classes",
-        _table(("id", "class"), enumerate(labels)),
+        *(["## Classes", _table(("id", "class"), enumerate(labels))] if labels else []),
         "## Data",
         _line(data),
         "## Scores",

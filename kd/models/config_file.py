@@ -1,6 +1,7 @@
 """What a `config.json` says, each value checked before it is believed."""
 
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,39 @@ _LARGEST = 2**24
 """Of any size in a config.json; past every network that fits a machine, and short of
 what overflows."""
 _MOST_LAYERS = 1024
-_LAYERS = ("num_hidden_layers", "num_blocks")
+_LAYERS = ("num_hidden_layers", "num_blocks", "n_layer", "block_count")
+
+
+def check_supported(
+    path: Path, values: Mapping[str, Any], supported: Mapping[str, Any]
+) -> None:
+    """Refuses what a network does not compute, by name.
+
+    Args:
+        path: of the file, for the message.
+        values: what it says.
+        supported: by key, the only value there may be; a missing key means the same.
+
+    Raises:
+        UserError: there is another one.
+    """
+    for key, only in supported.items():
+        if values.get(key, only) != only:
+            raise UserError(
+                f"{path}: {key} is {reprlib.repr(values[key])}; only {only!r} is "
+                "supported"
+            )
+
+
+def required(path: Path, values: Mapping[str, Any], key: str) -> Any:
+    """The value of a key that must be there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if key not in values:
+        raise UserError(f"{path} has no {key}")
+    return values[key]
 
 
 def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
@@ -20,7 +53,8 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
         path: of the file that holds it, for the message.
         key: its name there.
         value: as JSON has it.
-        kind: the type of the record's field, one of int, float and tuple[int, ...].
+        kind: the type of the record's field, one of int, float, bool and
+            tuple[int, ...].
 
     Raises:
         UserError: the value is of another type, or of no use as a size.
@@ -31,6 +65,10 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
         # JSON has integers that no float holds, and Python reads NaN and Infinity.
         if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:
             raise UserError(f"{path}: {key} is {found}; expected a small number")
+        return value
+    if kind is bool:
+        if type(value) is not bool:
+            raise UserError(f"{path}: {key} is {found}; expected true or false")
         return value
     if kind is int:
         # Layers are laid out one by one, so that many would take forever.

@@ -17,6 +17,9 @@ import huggingface_hub.errors
 
 from kd.errors import UserError
 
+_CONTENT = (".safetensors", ".gguf", ".json", ".txt")
+"""Endings of the files that make a checkpoint what it is."""
+
 
 def find_file(name_or_directory: str | os.PathLike[str], filename: str) -> Path | None:
     """Locates one file of a checkpoint, downloading it from the hub if need be.
@@ -93,18 +96,20 @@ def fingerprint(name_or_directory: str) -> str:
 
     Returns:
         The name itself, or the SHA-256 of a directory's weights, config and
-        vocabulary.
+        vocabulary, or of a file that has all three.
 
     Raises:
         UserError: a file cannot be read.
     """
     directory = Path(name_or_directory).expanduser()
-    if not name_or_directory or not directory.is_dir():
+    is_one = directory.suffix == ".gguf" and directory.is_file()
+    if not name_or_directory or not (is_one or directory.is_dir()):
         return name_or_directory
     digest = hashlib.sha256()
     try:
-        for path in sorted(directory.iterdir()):
-            if path.suffix in (".safetensors", ".json", ".txt") and path.is_file():
+        files = [directory] if is_one else sorted(directory.iterdir())
+        for path in files:
+            if path.suffix in _CONTENT and path.is_file():
                 digest.update(os.fsencode(path.name))
                 stat = path.stat()
                 digest.update(

@@ -1,6 +1,7 @@
-"""Networks in a directory: `model.safetensors` and `config.json`.
+"""Networks in a directory: `model.safetensors` and `config.json`, or a GGUF file.
 
-A BERT is stored as Hugging Face stores it, see `kd.models.bert_checkpoint`. Any other
+A BERT or a language model is stored as Hugging Face stores it, see
+`kd.models.bert_checkpoint`, `gpt2_checkpoint` and `llama_checkpoint` there. Any other
 network is stored as it is: tensors by their path in the tree of parameters, joined by
 dots, in Flax's layout (kernels are [in, out] or [h, w, in, out]); and the fields of its
 record, with the class named by "model_type". Nothing in either file is executed.
@@ -22,17 +23,31 @@ import safetensors.numpy
 
 from kd.atomic import atomic_write
 from kd.errors import UserError
-from kd.models import bert_checkpoint, config_file, hub
+from kd.models import (
+    bert_checkpoint,
+    config_file,
+    gguf_file,
+    gpt2_checkpoint,
+    hub,
+    llama_checkpoint,
+    llama_gguf,
+)
 from kd.models import tensors as tensor_files
 from kd.models.bert import Bert
-from kd.models.bert_checkpoint import Head, Pretrained
+from kd.models.bert_checkpoint import Head
+from kd.models.checkpoint import Pretrained
+from kd.models.gpt2 import GPT2
+from kd.models.llama import Llama
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
+from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
 from kd.types import Architecture, Params
 
 _CLASSES: dict[str, type] = {"kd_mlp": MLP, "kd_resnet": ResNet}
 """By the model_type of config.json. The prefix keeps transformers from taking a
 network for one of its own."""
+LANGUAGE_MODELS: dict[type, Any] = {GPT2: gpt2_checkpoint, Llama: llama_checkpoint}
+"""The modules that read and write them."""
 _NOT_FIELDS = {"id2label", "label2id", "problem_type"}
 """What config.json has beside the model_type and the fields of a record."""
 
@@ -42,7 +57,8 @@ class Config(NamedTuple):
 
     network: Architecture
     labels: tuple[str, ...]
-    """Name of each class; as many as there are logits."""
+    """Name of each class; as many as there are logits, but none of a language model,
+    whose classes are its tokens."""
 
 
 def model_type(network: Architecture) -> str:
@@ -53,6 +69,8 @@ def model_type(network: Architecture) -> str:
     """
     if isinstance(network, Bert):
         return "bert"
+    if type(network) in LANGUAGE_MODELS:
+        return LANGUAGE_MODELS[type(network)].model_type(network)
     for name, known in _CLASSES.items():
         if type(network) is known:
             return name
@@ -70,6 +88,7 @@ def save(
     labels: Sequence[str],
     head: Head = "SequenceClassification",
     problem_type: str = "",
+    special_tokens: SpecialTokens = NO_SPECIAL_TOKENS,
 ) -> None:
     """Writes a network; `read_config` and `load` read it back.
 
@@ -78,9 +97,10 @@ def save(
             replaced, each in one step.
         network: its sizes.
         params: its parameters, saved in float32.
-        labels: name of each class.
+        labels: name of each class; not stored of a language model.
         head: what transformers calls the outputs of a BERT.
         problem_type: what it calls the task, such as "regression"; left out if empty.
+        special_tokens: where the texts of a language model begin and end.
     """
     if isinstance(network, Bert):
         bert_checkpoint.save_pretrained(
@@ -90,6 +110,11 @@ def save(
             labels=labels,
             head=head,
             problem_type=problem_type,
+        )
+        return
+    if type(network) in LANGUAGE_MODELS:
+        LANGUAGE_MODELS[type(network)].save_pretrained(
+            directory, network, params, special_tokens=special_tokens
         )
         return
     fields: dict[str, Any] = dataclasses.asdict(network)  # pyrefly: ignore
@@ -117,6 +142,8 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     Raises:
         UserError: there is no `config.json`, or it describes none of our networks.
     """
+    if (file := gguf_file.find(name_or_directory)) is not None:
+        return Config(llama_gguf.read_config(file), labels=())
     path = hub.find_file(name_or_directory, "config.json")
     if path is None:
         raise UserError(f"{name_or_directory} has no config.json")
@@ -124,10 +151,14 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     kind = values.pop("model_type", "bert")
     if kind == "bert":
         return Config(*bert_checkpoint.read_config(name_or_directory))
+    for module in LANGUAGE_MODELS.values():
+        if kind in module.MODEL_TYPES:
+            return Config(module.read_config(name_or_directory), labels=())
     if not isinstance(kind, str) or kind not in _CLASSES:
+        others = [t for m in LANGUAGE_MODELS.values() for t in m.MODEL_TYPES]
         raise UserError(
             f"{path}: model_type is {reprlib.repr(kind)}; expected one of bert, "
-            f"{', '.join(_CLASSES)}"
+            f"{', '.join([*others, *_CLASSES])}"
         )
     labels = config_file.read_labels(path, values)
     types = typing.get_type_hints(_CLASSES[kind])
@@ -165,6 +196,12 @@ def load(
     """
     if isinstance(network, Bert):
         return bert_checkpoint.load_pretrained(name_or_directory, template)
+    file = gguf_file.find(name_or_directory)
+    if file is not None and isinstance(network, Llama):
+        return llama_gguf.load_pretrained(file, network, template)
+    if type(network) in LANGUAGE_MODELS:
+        module = LANGUAGE_MODELS[type(network)]
+        return module.load_pretrained(name_or_directory, network, template)
     path = hub.find_file(name_or_directory, "model.safetensors")
     if path is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")
@@ -191,7 +228,10 @@ def fetch(name_or_directory: str) -> None:
     Raises:
         UserError: they are not, and cannot be downloaded.
     """
-    if isinstance(read_config(name_or_directory).network, Bert):
+    network = read_config(name_or_directory).network
+    if gguf_file.find(name_or_directory) is not None:
+        return
+    if isinstance(network, Bert) or type(network) in LANGUAGE_MODELS:
         hub.find_weights(name_or_directory)
     elif hub.find_file(name_or_directory, "model.safetensors") is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")

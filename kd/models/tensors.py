@@ -13,14 +13,18 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 """What safetensors calls the types that weights come in. Anything else is a code that
 only its quantiser can turn into weights."""
 
-# Buffers that old versions of transformers saved beside the weights: 0, 1, 2, ….
-_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+# Buffers that old versions of transformers saved beside the weights: 0, 1, 2, …, the
+# causal mask of GPT-2 and its minus infinity, rotary frequencies.
+_BUFFERS = (
+    *("embeddings.position_ids", "embeddings.token_type_ids"),
+    *(".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"),
+)
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The weights of a safetensors file, in float32.
 
-    Integer buffers that BERT checkpoints are known to carry are left out.
+    Buffers that checkpoints are known to carry are left out.
 
     Raises:
         UserError: the file cannot be read or is none, a tensor is not of a float type

@@ -190,9 +190,12 @@ def _with_fresh(
     return {**params, **jax.jit(made)(jax.random.key(0), batch)}
 
 
-_FREE = ("dropout", "attention_dropout", "initializer_stddev", "vocab_size")
-"""Sizes that may differ from those of the network to start from: rates are the run's
-own, and the vocabulary is that of the start."""
+_FREE = (
+    *("dropout", "attention_dropout", "embedding_dropout"),
+    *("initializer_stddev", "remat", "vocab_size"),
+)
+"""Sizes that may differ from those of the network to start from: rates and what memory
+is spared are the run's own, and the vocabulary is that of the start."""
 
 
 def check_same(wanted: Any, found: Any, place: str) -> None:

@@ -1,4 +1,4 @@
-"""Where trained networks lie: directories, and names on the hub."""
+"""Where trained networks lie: directories, GGUF files, and names on the hub."""
 
 import os
 import pathlib
@@ -11,22 +11,22 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def place(text: str) -> str:
-    """A directory as a path, or a name on the hub.
+    """A directory or a GGUF file as a path, or a name on the hub.
 
     Raises:
-        ValueError: the text is neither.
+        ValueError: the text is none of these.
     """
-    directory = os.path.expanduser(text)
-    if os.path.isdir(directory):
-        return directory
+    if is_directory(text):
+        return os.path.expanduser(text)
     if _HUB_NAME.fullmatch(text):
         return text
     raise ValueError(f"expected a directory or a name on the hub, got {text!r:.80}")
 
 
 def is_directory(place: str) -> bool:
-    """Whether the place is on this machine."""
-    return os.path.isdir(os.path.expanduser(place))
+    """Whether the place is on this machine: a directory, or a GGUF file."""
+    path = os.path.expanduser(place)
+    return os.path.isdir(path) or (path.endswith(".gguf") and os.path.isfile(path))
 
 
 def model_place(place: str | pathlib.Path) -> str:

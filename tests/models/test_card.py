@@ -7,6 +7,7 @@ import pytest
 
 from kd.models.bert import Bert
 from kd.models.card import model_card
+from kd.models.llama import Llama
 from kd.models.mlp import MLP
 
 
@@ -41,6 +42,13 @@ def test_a_network_of_choices():
     text = card(head="MultipleChoice", labels=("choice",))
     assert front(text)["pipeline_tag"] == "multiple-choice"
     assert "`AutoModelForMultipleChoice.from_pretrained`" in text
+
+
+def test_a_language_model_has_no_classes():
+    text = card(architecture=Llama(), labels=())
+    assert front(text)["pipeline_tag"] == "text-generation"
+    assert "`AutoModelForCausalLM.from_pretrained`" in text
+    assert "## Classes" not in text and "| rotary_base | 100000.0 |" in text
 
 
 def test_front_matter_of_what_transformers_does_not_know():

@@ -1,0 +1,211 @@
+"""Checkpoints in the format of Hugging Face: a table of names, safetensors in and out.
+
+See `kd.models.hub` for where a checkpoint lies.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from kd.atomic import atomic_write
+from kd.errors import UserError
+from kd.models import hub
+from kd.models import tensors as tensor_files
+from kd.types import Params
+
+# A scale is a norm's; "" is a parameter that is no module's, such as a table.
+_LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
+
+
+class Pretrained(NamedTuple):
+    """Parameters from a checkpoint, and what did not match up."""
+
+    params: Params
+    fresh: tuple[str, ...]
+    """Modules that the checkpoint lacks and that kept their initial values."""
+    unread: tuple[str, ...]
+    """Tensors of the checkpoint that the network has no place for."""
+
+
+class Table(NamedTuple):
+    """What the parameters of a language model are called in a checkpoint."""
+
+    modules: Mapping[str, str]
+    """By our path to a module, with "{i}" for the number of a layer, its name there."""
+    prefix: str
+    """What names begin with, but not where the model was saved without its head."""
+    transposed: bool = True
+    """Whether a kernel is [out, in] there; here it is [in, out]."""
+
+    def name(self, path: tuple[Any, ...]) -> str:
+        """The tensor of the parameter at a path in the tree."""
+        keys = tuple(entry.key for entry in path)
+        *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
+        place, index = "/".join(module), ""
+        if place.startswith("layer_"):
+            index, _, rest = place.removeprefix("layer_").partition("/")
+            place = "layer_{i}/" + rest
+        return f"{self.modules[place].format(i=index)}.{_LEAVES[leaf]}"
+
+    @property
+    def token_rows(self) -> tuple[str, ...]:
+        """The tensors with a row for each token: embeddings and head."""
+        return tuple(f"{self.modules[name]}.weight" for name in ("embeddings", "head"))
+
+
+def read(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """All weights of a checkpoint in one file or in shards, in float32.
+
+    Raises:
+        UserError: there are no safetensors, one is missing or cannot be read, or a
+            tensor is in two of them.
+    """
+    weights: dict[str, np.ndarray] = {}
+    for path in hub.find_weights(name_or_directory):
+        for name, tensor in tensor_files.read(path).items():
+            if name in weights:
+                raise _twice(path, name)
+            weights[name] = tensor
+    return weights
+
+
+def fill(
+    source: object, tensors: dict[str, np.ndarray], template: Params, table: Table
+) -> Pretrained:
+    """Puts tensors where the parameters of a language model are.
+
+    Rows of embeddings and head beyond the network's vocabulary are padding and left
+    out. A head beside tied embeddings must equal these.
+
+    Args:
+        source: where the tensors come from, for messages.
+        tensors: by their names there; emptied, to save memory.
+        template: the parameters, or their shapes.
+        table: the names.
+
+    Returns:
+        Parameters in float32, and the padding that was left out.
+
+    Raises:
+        UserError: tensors are missing, of another shape, or nothing takes them; the
+            message has all of them.
+    """
+    shapes = {
+        table.name(path): _stored(path, leaf.shape, table)
+        for path, leaf in jax.tree.leaves_with_path(template)
+    }
+    for name in [name for name in tensors if name not in shapes]:
+        if (full := table.prefix + name) in shapes:
+            if full in tensors:
+                raise _twice(source, name)
+            tensors[full] = tensors.pop(name)
+    unread = []
+    for name in table.token_rows:
+        tensor, shape = tensors.get(name), shapes.get(name)
+        if tensor is None or shape is None or tensor.ndim != 2:
+            continue
+        if tensor.shape[1] == shape[1] and len(tensor) > shape[0]:
+            unread.append(f"{name}[{shape[0]}:]")
+            tensors[name] = tensor[: shape[0]]
+    _drop_tied_head(source, tensors, shapes, table)
+    problems = [
+        _listed("it lacks", (name for name in shapes if name not in tensors)),
+        _listed("nothing takes", (name for name in tensors if name not in shapes)),
+        *(
+            f"{name} is {list(tensors[name].shape)}, expected {list(shape)}"
+            for name, shape in shapes.items()
+            if name in tensors and tensors[name].shape != shape
+        ),
+    ]
+    if any(problems):
+        raise UserError(
+            f"{source}: its weights do not fit the network: "
+            f"{'; '.join(filter(None, problems))}"
+        )
+
+    def take(path: tuple[Any, ...], _: Any) -> jax.Array:
+        tensor = tensors.pop(table.name(path))
+        return jnp.asarray(_turned(path, tensor, table), jnp.float32)
+
+    params = jax.tree.map_with_path(take, template)
+    return Pretrained(params, fresh=(), unread=tuple(unread))
+
+
+def write(
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    params: Params,
+    table: Table,
+) -> None:
+    """Writes `model.safetensors` and `config.json`, each in one step.
+
+    Args:
+        directory: created if need be.
+        config: as transformers has it.
+        params: saved in float32.
+        table: the names.
+    """
+    tensors = {}
+    for path, value in jax.tree.leaves_with_path(params):
+        array = _turned(path, np.asarray(value, np.float32), table)
+        tensors[table.name(path)] = np.ascontiguousarray(array)
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # transformers refuses safetensors that do not say which framework they are for.
+    weights = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    with atomic_write(directory / "model.safetensors", "wb") as file:
+        file.write(weights)
+    with atomic_write(directory / "config.json") as file:
+        file.write(json.dumps(config, indent=2) + "\n")
+
+
+def _drop_tied_head(
+    source: object,
+    tensors: dict[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    table: Table,
+) -> None:
+    """Some files hold tied embeddings twice."""
+    embeddings, head = table.token_rows
+    if head not in tensors or head in shapes or embeddings not in tensors:
+        return
+    num_rows = len(tensors[embeddings])
+    if not np.array_equal(tensors.pop(head)[:num_rows], tensors[embeddings]):
+        raise UserError(
+            f"{source}: {head} is not {embeddings}, though its config ties them; with "
+            "a tie_word_embeddings of false both are read"
+        )
+
+
+def _stored(
+    path: tuple[Any, ...], shape: tuple[int, ...], table: Table
+) -> tuple[int, ...]:
+    return shape[::-1] if _is_turned(path, table) else shape
+
+
+def _turned(path: tuple[Any, ...], tensor: np.ndarray, table: Table) -> np.ndarray:
+    return tensor.T if _is_turned(path, table) else tensor
+
+
+def _is_turned(path: tuple[Any, ...], table: Table) -> bool:
+    return table.transposed and path[-1].key == "kernel"
+
+
+def _listed(what: str, names: Iterable[str]) -> str:
+    shown = ", ".join(map(tensor_files.shown, sorted(names)))
+    return f"{what} {shown}" if shown else ""
+
+
+def _twice(source: object, name: str) -> UserError:
+    # Which of two is meant, nobody can say.
+    return UserError(
+        f"{source}: {tensor_files.shown(name)} is in the checkpoint twice, in two "
+        "files or with a prefix and without; once is right"
+    )
