@@ -26,8 +26,8 @@ def _parser() -> options.Parser:
         prog="python -m kd",
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
         "NAME` tries their settings, `profile RUN` compares training with dev in the "
-        "layers of a run, `generate MODEL` shows what a language model writes; each has "
-        "its own --help.",
+        "layers of a run, `generate MODEL` shows what a language model writes; each "
+        "has its own --help.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
