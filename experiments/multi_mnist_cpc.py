@@ -5,6 +5,10 @@ the 20.7 nats that two views share by ln 64 = 4.2, so it need not recognise more
 few digits (ozair2019wasserstein, section 3). Linear probes tell how many of the nine
 the representation has kept.
 
+Measured at mini scale, seed 0, on two shared CPU cores, an anecdote: probe accuracy
+76.11 %, 6.61 of 9 digits, 14.4 of 20.7 nats, in 3 min. The recipe, and that of paper
+scale above all, is this project's own.
+
     make exp NAME=multi_mnist_cpc DATA_DIR=~/data
 """
 

@@ -4,6 +4,8 @@
 the critic 1-Lipschitz in the two images (ozair2019wasserstein): it cannot be sure of a
 pair by few digits alone, as every digit adds distance that it may use.
 
+Not measured yet; a step takes about five times that of `multi_mnist_cpc`.
+
     make exp NAME=multi_mnist_wpc DATA_DIR=~/data
 """
 

@@ -43,7 +43,7 @@ def test_goes_on_bit_for_bit(place, experiment, lipschitz):
     student = summary["student"]
     assert 0.05 < student["probe_accuracy"] <= 1
     assert student["digits_recovered"] <= 2 and summary["teacher"] is None
-    assert "probe accuracy" in page and "information found" in page
+    assert "linear probes for the digits" in page and "of 4.6" in page
     rows = metrics_log.read(place.workspace.runs / "whole/0/metrics.jsonl")
     assert ("loss/wpc_penalty" in rows[0]) == (lipschitz == "penalty")
     assert all("loss/wpc" in row for row in rows if row["split"] == "train")

@@ -8,7 +8,7 @@ has seen neither half, nor any label.
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ def probe(outputs: Float[np.ndarray, "n d"], digits: Int[np.ndarray, "n k"]) -> 
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     half = len(outputs) // 2
     scaler = StandardScaler().fit(outputs[:half])
@@ -48,7 +49,10 @@ def probe(outputs: Float[np.ndarray, "n d"], digits: Int[np.ndarray, "n k"]) -> 
     accuracy, nats = [], []
     for place in digits.T:
         classifier = LogisticRegression(max_iter=_MOST_ITERATIONS, tol=1e-3)
-        classifier.fit(seen, place[:half])
+        # Of matrices so small several threads wait for each other, a hundred times as
+        # long as one computes where others are at work.
+        with threadpool_limits(1):
+            classifier.fit(seen, place[:half])
         # Those that the first half lacks get nothing.
         chances = np.full((len(new), 10), 1e-6)
         chances[:, classifier.classes_] = classifier.predict_proba(new)
@@ -105,24 +109,42 @@ class Digits(Target):
         return (
             Metric(
                 "probe_accuracy",
-                "probe accuracy",
-                "digits that linear probes find, on average over the places",
-                functools.partial(_mean_accuracy, self),
+                "accuracy",
+                "of linear probes for the digits, on average over the places",
+                functools.partial(self._read, _mean_accuracy),
                 percent=True,
             ),
             Metric(
                 "digits_recovered",
-                "digits recovered",
+                "digits",
                 f"of {self.num_digits}: the same less guessing, summed over the places",
-                functools.partial(_recovered, self),
+                functools.partial(self._read, _recovered),
             ),
             Metric(
                 "probe_information",
-                "information found",
-                f"by the probes, nats of {self.num_digits * math.log(10):.1f}",
-                functools.partial(_information, self),
+                "nats",
+                "of information on the digits that the probes find, of "
+                f"{self.num_digits * math.log(10):.1f}",
+                functools.partial(self._read, _information),
             ),
         )
+
+    def _read(
+        self,
+        reading: Callable[[Probed], float],
+        outputs: np.ndarray,
+        targets: np.ndarray,
+    ) -> float:
+        return reading(probe(outputs, self.digits(targets)))
+
+    def scores(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+        """Every metric, of the same probes."""
+        found = probe(outputs, self.digits(targets))
+        return {
+            "probe_accuracy": _mean_accuracy(found),
+            "digits_recovered": _recovered(found),
+            "probe_information": _information(found),
+        }
 
     @property
     def fidelity(self) -> tuple[Metric, ...]:
@@ -169,14 +191,13 @@ class Digits(Target):
         return jnp.concatenate([jnp.asarray(x) for x in outputs], axis=1)
 
 
-def _mean_accuracy(target: Digits, outputs: np.ndarray, targets: np.ndarray) -> float:
-    return float(probe(outputs, target.digits(targets)).accuracy.mean())
+def _mean_accuracy(found: Probed) -> float:
+    return float(found.accuracy.mean())
 
 
-def _recovered(target: Digits, outputs: np.ndarray, targets: np.ndarray) -> float:
-    accuracy = probe(outputs, target.digits(targets)).accuracy
-    return float(((accuracy - 0.1) / 0.9).sum())
+def _recovered(found: Probed) -> float:
+    return float(((found.accuracy - 0.1) / 0.9).sum())
 
 
-def _information(target: Digits, outputs: np.ndarray, targets: np.ndarray) -> float:
-    return float(probe(outputs, target.digits(targets)).nats.sum())
+def _information(found: Probed) -> float:
+    return float(found.nats.sum())

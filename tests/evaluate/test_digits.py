@@ -47,6 +47,15 @@ def test_all_digits_are_found_where_all_are_there():
     assert 0.9 * 3 * math.log(10) < found["probe_information"] <= 3 * math.log(10)
 
 
+def test_scores_are_those_of_the_metrics():
+    representation = mixed(one_hot(SHOWN[:, :2]), noise=1.0)[:600]
+    targets = TARGET.numbers(SHOWN[:600])
+    found = TARGET.scores(representation, targets)
+    assert list(found) == [metric.name for metric in TARGET.metrics]
+    for metric in TARGET.metrics:
+        assert metric.compute(representation, targets) == found[metric.name]
+
+
 def test_one_of_three_is_found_where_one_is_there():
     representation = mixed(one_hot(SHOWN[:, 1:2]))
     accuracy, nats = probe(representation, SHOWN)
