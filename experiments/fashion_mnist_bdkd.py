@@ -8,6 +8,8 @@ published with it; weights and temperature are those of `fashion_mnist_kd`, the 
 weight is this project's reading, see `BalancedKL`. The teacher that was trained before
 takes no part, and is compared with afterwards.
 
+Not yet run to its end.
+
     make exp NAME=fashion_mnist_bdkd DATA_DIR=~/data
 """
 

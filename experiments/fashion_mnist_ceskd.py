@@ -7,6 +7,8 @@ each trained by the next stronger one, as in `fashion_mnist_takd`. Their answers
 cached, so three experts cost a step what one does. Score and pacing are this project's
 reading of the paper's abstract, see `Curriculum`.
 
+Not yet run to its end.
+
     make exp NAME=fashion_mnist_ceskd DATA_DIR=~/data
 """
 

@@ -6,6 +6,8 @@ paper's, as others report them; its distortion of the images, another for each n
 is left out. The peer is of the teacher's size and trained from scratch beside the
 student. `procedure.taught_by` has the other ensembles.
 
+Not yet run to its end.
+
     make exp NAME=fashion_mnist_kdcl DATA_DIR=~/data
 """
 

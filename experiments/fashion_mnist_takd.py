@@ -5,6 +5,8 @@ student from the assistant, all by the loss of `fashion_mnist_kd`. Paper scale h
 ResNet-32 between ResNet-56 and ResNet-20, mini scale three quarters of the teacher's
 channels.
 
+Not yet run to its end.
+
     make exp NAME=fashion_mnist_takd DATA_DIR=~/data
 """
 

@@ -4,6 +4,8 @@
 paper has images only. The peer is of the size that the teacher has at mini scale, and
 begins from scratch at every scale, as peers do: what is compared is of mini scale.
 
+Not yet run to its end.
+
     make exp NAME=sst2_bdkd
 """
 
