@@ -32,10 +32,12 @@ class Experiment:
             judged. Shared by student and teachers, but for the sample that is learnt
             from.
         student: the network that learns; None for that of `start`, with its sizes.
-        teachers: the networks it learns from; none to train on labels alone.
-        answers: "cached" to compute the teachers' logits on the training set once and
-            read them from then on, "live" to run the teachers in every step, as any
-            objective that reads hidden states makes them.
+        teachers: the networks it learns from; none to train on labels alone. One of
+            another task can teach losses that read hidden states alone.
+        answers: "cached" to compute the teachers' logits on the training set, and such
+            vectors of their hidden states as the objective reads, once and read them
+            from then on; "live" to run the teachers in every step, as any objective
+            that reads more than one vector an example of a hidden state makes them.
         start: the trained network whose weights the student begins with; None for
             fresh ones. What it has no weights for, such as a new head, is fresh.
         procedure: who supplies the batch, and who learns.
