@@ -6,6 +6,8 @@ what it pools teaches: distances between the images of a batch are to be as ther
 authors' for OpenMIC. The inputs are normalized as the teacher's. The embeddings come
 from the cache.
 
+Not measured yet.
+
     make exp NAME=fashion_mnist_east DATA_DIR=~/data
 """
 

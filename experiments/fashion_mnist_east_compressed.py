@@ -4,6 +4,8 @@
 it learns from the labels only, and the student from its distance correlation with it
 and from the labels.
 
+Not measured yet.
+
     make exp NAME=fashion_mnist_east_compressed DATA_DIR=~/data
 """
 

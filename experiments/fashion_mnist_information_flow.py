@@ -9,6 +9,8 @@ it does in the authors' 50 epochs. Both also learn from the labels, as theirs do
 since nothing else would train the head that tells the classes. All embeddings come from
 the cache.
 
+Not measured yet.
+
     make exp NAME=fashion_mnist_information_flow DATA_DIR=~/data
 
 The paper scores retrieval; so does `python -m kd.retrieval

@@ -5,6 +5,8 @@ from the labels only, and the student from its distance correlation with it and 
 the labels. The paper says that this helps where the teacher was trained without
 labels.
 
+Not measured yet.
+
     make exp NAME=gtzan_east_compressed DATA_DIR=~/data
 """
 

@@ -46,6 +46,11 @@ class EmbeddingCompression(VectorLoss):
         super().__post_init__()
         if self.width < 1:
             raise ValueError(f"width must be at least 1, got {self.width}")
+        if any(e.of == "class" for e in self.distance.embeddings):
+            raise ValueError(
+                "distance takes the teacher's class means over the training set, and "
+                "its projection has none; such as those of the batch it can take"
+            )
 
     @property
     def reads_labels(self) -> bool:

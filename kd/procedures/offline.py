@@ -1,9 +1,9 @@
 """Offline distillation: frozen teachers, batches from a fixed training set.
 
 A teacher is consulted live, as a network inside the compiled step, or through its
-logits that travel with the batch; the step is the same. Losses that read its hidden
-states need it live. Training on labels alone is the special case of an objective that
-needs no teacher.
+logits, and single vectors of its hidden states, that travel with the batch; the step is
+the same. Losses that read more of hidden states need it live. Training on labels alone
+is the special case of an objective that needs no teacher.
 """
 
 import dataclasses

@@ -1,11 +1,15 @@
 """Annealing-KD and Continuation-KD: the properties that define them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from test_room import experiment_on, write_table
 
+from kd import run
 from kd.divergences import (
     ContinuationKD,
     LogitMSE,
@@ -13,7 +17,10 @@ from kd.divergences import (
     annealing,
     continuation,
 )
+from kd.evaluate.classes import Classes
+from kd.experiment import Network
 from kd.objective import CrossEntropy
+from kd.train import metrics_log
 from kd.types import Outputs
 
 STUDENT, TEACHER = (
@@ -139,3 +146,32 @@ def test_settings_out_of_range():
     margin = continuation(10, margin=optax.linear_schedule(1.0, -1.0, 10))
     (line,) = margin.problems_within(10)
     assert "continuation: margin must be at least 0, got -0.8" in line
+
+
+@pytest.mark.slow
+def test_a_run_with_constant_schedules_is_one_of_plain_distillation(tmp_path, place):
+    """Step for step: of two classes the sum is twice the mean, exactly."""
+    write_table(tmp_path / "data", lambda x, y: "high" if y > x else "low")
+    recipe = experiment_on(
+        tmp_path / "data", Classes(("low", "high")), 1.0 * CrossEntropy()
+    )
+    constant = optax.constant_schedule
+    rows = {}
+    for name, objective in {
+        "plain": 0.25 * CrossEntropy() + 1.5 * LogitMSE(),
+        "continuation": continuation(
+            20, labels=constant(0.25), amplitude=constant(1.0), margin=constant(0.0)
+        ),
+    }.items():
+        experiment = dataclasses.replace(
+            recipe, teachers=(Network(recipe=recipe),), objective=objective
+        )
+        run.run(experiment, name, place.workspace)
+        found = metrics_log.read(place.workspace.runs / name / "0/metrics.jsonl")
+        rows[name] = [
+            [row["loss"], row["loss/ce"], row["grad_norm"]]
+            for row in found
+            if row["split"] == "train"
+        ]
+    assert len(rows["plain"]) == 20
+    np.testing.assert_allclose(rows["continuation"], rows["plain"], rtol=1e-4)

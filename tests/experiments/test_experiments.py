@@ -113,6 +113,8 @@ def test_annealing_goes_on_from_the_best_of_phase_one(scale):
     assert phase_one and phase_one.teachers == phase_two.teachers
     assert [t.loss.name for t in phase_one.objective.terms] == ["logit_mse"]
     assert [t.loss.name for t in phase_two.objective.terms] == ["ce"]
+    from_last = config.override(phase_two, "start.checkpoint=last")
+    assert from_last.start == dataclasses.replace(phase_two.start, checkpoint="last")
 
 
 @every_scale

@@ -371,6 +371,10 @@ def test_masked_positions_are_as_good_as_absent(case, x64):
         (lambda: CRD(width=0), "width must be at least 1"),
         (lambda: VID(variance=0.0), "variance must exceed"),
         (lambda: EmbeddingCompression(width=0), "width must be at least 1"),
+        (
+            lambda: EmbeddingCompression(distance=NormAndDirection()),
+            "its projection has none",
+        ),
         (lambda: NormAndDirection(class_means="all"), 'is "training" or "batch"'),  # pyrefly: ignore
         (lambda: WassersteinDependency(slope=0.0), "slope must be positive"),
         (lambda: WassersteinDependency(width=0), "width must be at least 1"),
