@@ -30,47 +30,40 @@ minutes there."""
 class Experiment:
     """One training run, complete.
 
-        Attributes:
-            data: the task: what examples are, where they come from, and how answers are
-                judged. Shared by student and teachers, but for the sample that is learnt
-                from.
-            student: the network that learns; None for that of `start`, with its sizes.
-    <<<<<<< HEAD
-            teachers: the networks it learns from; none to train on labels alone.
-            answers: "cached" to compute the teachers' logits on the training set once and
-                read them from then on, "live" to run the teachers in every step, as any
-                objective that reads hidden states makes them.
-            teacher_weights: of the logits of several teachers, whose weighted sum is then
-                their answer; empty for the mean of their probabilities.
-    =======
-            teachers: the networks it learns from; none to train on labels alone. One of
-                another task can teach losses that read hidden states alone.
-            answers: "cached" to compute the teachers' logits on the training set, and such
-                vectors of their hidden states as the objective reads, once and read them
-                from then on; "live" to run the teachers in every step, as any objective
-                that reads more than one vector an example of a hidden state makes them.
-    >>>>>>> phases
-            start: the trained network whose weights the student begins with; None for
-                fresh ones. What it has no weights for, such as a new head, is fresh.
-            procedure: who supplies the batch, and who learns.
-            view: how a batch is changed on the device before the networks see it.
-            objective: what is minimised.
-            optimizer: how.
-            batch_size: examples in a batch, over all devices.
-            num_epochs: length of the run in passes over the data; or
-            num_steps: in batches, the data being repeated. One of the two is 0.
-            num_microbatches: parts that a batch is processed in, to save memory.
-            term_gradients: "summed", "watched" to log the norm of every term's gradient
-                and the cosine of every pair, "balanced" to rescale the terms as well so
-                that these norms are as the weights; see `kd.procedures.offline`.
-            compute_dtype: of activations; parameters and losses stay float32.
-            evaluate_every: steps between evaluations on dev; 0 for once an epoch.
-            save_every: steps between checkpoints.
-            log_every: steps between rows of the metrics.
-            keep_best: whether the network of the best evaluation on dev, by the task's main
-                metric, is kept in the folder `best` of the run, beside that of the last
-                step. The results are those of the last step in any case.
-            seed: of initial parameters, dropout and the order of the data.
+    Attributes:
+        data: the task: what examples are, where they come from, and how answers are
+            judged. Shared by student and teachers, but for the sample that is learnt
+            from.
+        student: the network that learns; None for that of `start`, with its sizes.
+        teachers: the networks it learns from; none to train on labels alone. One of
+            another task can teach losses that read hidden states alone.
+        answers: "cached" to compute the teachers' logits on the training set, and such
+            vectors of their hidden states as the objective reads, once and read them
+            from then on; "live" to run the teachers in every step, as any objective
+            that reads more than one vector an example of a hidden state makes them.
+        teacher_weights: of the logits of several teachers, whose weighted sum is then
+            their answer; empty for the mean of their probabilities.
+        start: the trained network whose weights the student begins with; None for
+            fresh ones. What it has no weights for, such as a new head, is fresh.
+        procedure: who supplies the batch, and who learns.
+        view: how a batch is changed on the device before the networks see it.
+        objective: what is minimised.
+        optimizer: how.
+        batch_size: examples in a batch, over all devices.
+        num_epochs: length of the run in passes over the data; or
+        num_steps: in batches, the data being repeated. One of the two is 0.
+        num_microbatches: parts that a batch is processed in, to save memory.
+        term_gradients: "summed", "watched" to log the norm of every term's gradient
+            and the cosine of every pair, "balanced" to rescale the terms as well so
+            that these norms are as the weights; see `kd.procedures.offline`.
+        compute_dtype: of activations; parameters and losses stay float32.
+        evaluate_every: steps between evaluations on dev; 0 for once an epoch.
+        save_every: steps between checkpoints.
+        log_every: steps between rows of the metrics.
+        keep_best: whether the network of the best evaluation on dev, by the task's main
+            metric, is kept in the folder `best` of the run, beside that of the last
+            step. The results are those of the last step in any case.
+        seed: of initial parameters, dropout and the order of the data.
     """
 
     data: Task
