@@ -322,6 +322,7 @@ def identity(tree: Any) -> Any:
             for name, value in tree.items()
             if (name not in _HARMLESS or name in counts)
             and (name, value) not in _AS_BEFORE
+            and not (name == "pruning" and not value["share"])
         }
     return [identity(node) for node in tree] if isinstance(tree, list) else tree
 
@@ -331,7 +332,12 @@ _HARMLESS = (
     "evaluate_every", "save_every", "log_every", "source", "directory", "place"
 )  # fmt: skip
 # What was so before there was such a field: runs of then are found again.
-_AS_BEFORE = (("keep_best", False), ("checkpoint", "last"))
+_AS_BEFORE = (
+    ("keep_best", False),
+    ("checkpoint", "last"),
+    ("unanswered", 0.0),
+    ("teacher_weights", []),
+)
 
 
 def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:

@@ -167,6 +167,11 @@ class Experiment:
         yield from self.procedure.problems(self)
         if self.view is not None:
             yield from self.view.problems(self)
+            if self.view.mixes and any(e.of == "class" for e in self.embeddings):
+                yield (
+                    "the view mixes two examples, and a mean of one class comes with "
+                    "each; class_means must be batch"
+                )
 
     def _unanswered(self):
         """What speaks against asking the teachers about a part of the examples."""

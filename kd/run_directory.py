@@ -5,8 +5,8 @@ metrics.jsonl    one row per logged step and per evaluation
 checkpoints/     the newest states, while the run is not finished
 model/           the network: safetensors, config, tokenizer or normalization
 best/            likewise that of the best evaluation on dev, where it is to be kept
-predictions.npz  logits on dev
-plan.npz         a transport plan between student and teacher on dev
+predictions.npz  logits on test, or dev where there is none
+plan.npz         a transport plan between student and teacher there
 summary.json     the results; there only when the run is finished
 failed.json      why there are no results and never will be: the run diverged
 report.html      the page to look at

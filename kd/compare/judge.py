@@ -23,7 +23,7 @@ ALPHA = 0.05
 
 
 class _Scored(NamedTuple):
-    """A finished run's scores, and what each group of dev examples contributes."""
+    """A finished run's scores, and what each group of examples contributes."""
 
     whole: dict[str, float]
     groups: dict[str, np.ndarray]
@@ -85,7 +85,7 @@ def judge(table: Table, wanted: Sequence[Cell]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Reads the predictions of runs on one and the same dev split."""
+    """Reads the predictions of runs on one and the same split."""
 
     def __init__(self, table: Table):
         self._target = table.target
@@ -109,7 +109,7 @@ class _Reader:
             self._targets, self._groups = targets, deal(len(targets))
         elif not np.array_equal(self._targets, targets):
             raise UserError(
-                f"{cell.directory}: its dev split is not that of other runs"
+                f"{cell.directory}: what it is scored on is not that of other runs"
             )
         whole, groups = {}, {}
         for metric in self._metrics:

@@ -123,13 +123,13 @@ def shape_of(num_digits: int) -> tuple[int, int]:
 class DigitGrids(ImageTask):
     """Pairs of grids made of the single digits of an image task.
 
-    Train is made of its training images, dev of its dev images. Batches hold the two
+    Train is made of its training images, dev of its dev images, test of its test images. Batches hold the two
     views as "inputs" and "others" [b, h, w, c] float32, scaled as single images are.
     Labels, the numbers shown, are there for probes alone (`kd.evaluate.digits`).
 
     Attributes:
         num_train: grids to learn from.
-        num_dev: grids to probe with, one half to train probes and one to ask them.
+        num_dev: grids to probe with, of dev and of test, one half to train probes and one to ask them.
 
     Source: after the grids of Omniglot characters of ozair2019wasserstein, of 1, 4 and
     9 places, whose second view shows the character after each.
@@ -159,20 +159,14 @@ class DigitGrids(ImageTask):
         """Of the two views, nats."""
         return self.target.num_digits * math.log(10)
 
-    def prepare(
-        self, corpus: Corpus[Arrays], directory: Path, *, adopt: str = ""
-    ) -> Prepared:
-        singles = super().prepare(corpus, directory, adopt=adopt)
-        train, dev = (
-            self._grids(split, num, stream, name)
-            for stream, (name, split, num) in enumerate(
-                (
-                    ("train", singles.train, self.num_train),
-                    ("dev", singles.dev, self.num_dev),
-                )
-            )
+    def encode(self, corpus: Corpus[Arrays], directory: Path) -> Prepared:
+        singles = super().encode(corpus, directory)
+        test = singles.test
+        return singles._replace(
+            train=self._grids(singles.train, self.num_train, 0, "train"),
+            dev=self._grids(singles.dev, self.num_dev, 1, "dev"),
+            test=test and self._grids(test, self.num_dev, 2, "test"),
         )
-        return singles._replace(train=train, dev=dev)
 
     def _grids(self, singles, num: int, stream: int, name: str) -> Grids:
         missing = sorted({*range(10)} - {*singles.labels.tolist()})

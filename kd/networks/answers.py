@@ -52,7 +52,8 @@ class Answers(NamedTuple):
         """How often a training example is put to a teacher in a whole run.
 
         Args:
-            num_seen: examples of all its batches, as often as they come.
+            num_seen: examples of all its batches, as often as they come. What a view
+                asks about besides, such as a pool to pick from, is not counted.
         """
         in_steps = num_seen if self.in_step else 0
         return len(self.teachers) * (self.num_asked + in_steps)
@@ -139,7 +140,10 @@ def consult(
         None if about is None else tuple(train),
         in_step,
         len(asked),
-        dict(zip(examples, vectors.values(), strict=True)),
+        {
+            one: _in_place(values, asked, len(data.train))
+            for one, values in zip(examples, vectors.values(), strict=True)
+        },
     )
 
 

@@ -78,6 +78,8 @@ class Contrastive(Procedure):
                 f"{', '.join(others)} does not compare two views; with Contrastive it "
                 "is InfoNCE or WassersteinPredictiveCoding"
             )
+        if experiment.view is not None:
+            yield "Contrastive compares the two views of its data, and takes no other"
         if experiment.teachers:
             yield "Contrastive asks no teacher, and there is one: set teachers=none"
         if self.lipschitz == "exact" and experiment.student is not None:

@@ -87,6 +87,11 @@ class Curriculum(Procedure):
                 f"{', '.join(readers)} reads hidden states, and a curriculum has the "
                 "experts' cached logits only"
             )
+        if experiment.teacher_weights:
+            yield (
+                "teacher_weights makes one answer of several, and in a curriculum one "
+                "expert teaches; it must be empty"
+            )
         if experiment.view is not None:
             yield (
                 "how difficult an example is, is known of it as it is: a curriculum "

@@ -101,6 +101,7 @@ class Online(Procedure):
 
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         losses, data = experiment.losses, experiment.data
+        mixes = self.objectives(experiment.objective)
         for i, peer in enumerate(self.peers):
             if peer.network is not None:
                 try:
@@ -129,7 +130,33 @@ class Online(Procedure):
                 "online every network speaks of every example; with_teachers must be "
                 "false"
             )
+        asking = [m for m in mixes.values() if m.needs_teacher]
+        read = [{e for e in mix.embeddings if e.of == "example"} for mix in asking]
+        if self.with_teachers and experiment.answers == "cached":
+            if any(wanted != read[0] for wanted in read):
+                yield (
+                    "the networks read different vectors of the frozen teacher, and "
+                    "those of one alone would be cached; answers must be live"
+                )
+        elif not self.with_teachers:
+            of_classes = any(e.of == "class" for m in asking for e in m.embeddings)
+            if of_classes:
+                yield (
+                    "means of classes are a frozen teacher's, and none teaches; "
+                    "with_teachers must be true, or class_means=batch"
+                )
+        if experiment.teacher_weights:
+            yield (
+                "teacher_weights weighs the answers of frozen teachers, and online "
+                "the networks' own count alike; it must be empty"
+            )
+        mixed = experiment.view is not None and experiment.view.mixes
         if self.taught_by in ("best", "min_logit"):
+            if mixed:
+                yield (
+                    f"taught_by={self.taught_by} reads one label of every example, and "
+                    'the view mixes two; "others" and "mean" do not'
+                )
             if not data.target.has_classes:
                 yield (
                     f"taught_by={self.taught_by} looks at the class of an example, and "

@@ -158,7 +158,9 @@ def _ask(
     about = sample.asked if asks and not live else None
     in_step = asks and (live or on_view)
     # Those of classes are needed in any case.
-    embeddings = [e for e in experiment.embeddings if not live or e.of == "class"]
+    embeddings = [
+        e for e in experiment.embeddings if asks and (not live or e.of == "class")
+    ]
 
     def consult() -> Answers:
         loaded = [

@@ -66,9 +66,9 @@ class Pick(View):
 
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         yield from super().problems(experiment)
-        if self.by == "teacher" and not experiment.objective.needs_teacher:
+        if self.by == "teacher" and not experiment.asks_teachers:
             yield (
-                "Pick(by='teacher') asks a teacher, and the objective needs none; "
+                "Pick(by='teacher') asks a teacher, and training needs none; "
                 "by='student' asks the student"
             )
         if not experiment.data.target.has_classes:

@@ -13,7 +13,7 @@ from kd import run
 from kd.divergences import DKD, KL, ComparativeKL
 from kd.evaluate.classes import Classes
 from kd.experiment import Network
-from kd.features import RKDDistance
+from kd.features import RKDAngle, RKDDistance
 from kd.models.mlp import MLP
 from kd.networks import answers
 from kd.networks.load import Found
@@ -119,7 +119,10 @@ CASES = {
         lambda n: None,
     ),
     "in parts": ({"answers": "live", "num_microbatches": 4}, lambda n: 2 * n),
-    "hidden states": ({"objective": KD + RKDDistance()}, lambda n: 2 * n),
+    "vectors": ({"objective": KD + RKDDistance()}, lambda n: n),
+    "hidden states": (
+        {"objective": KD + RKDDistance() + RKDAngle(read="first")}, lambda n: 2 * n,
+    ),
     "labels alone": ({"objective": 1.0 * CrossEntropy()}, lambda n: 0),
     "curriculum": (
         {"num_teachers": 3, "procedure": Curriculum(), "answers": "cached"},
