@@ -123,13 +123,15 @@ def shape_of(num_digits: int) -> tuple[int, int]:
 class DigitGrids(ImageTask):
     """Pairs of grids made of the single digits of an image task.
 
-    Train is made of its training images, dev of its dev images, test of its test images. Batches hold the two
-    views as "inputs" and "others" [b, h, w, c] float32, scaled as single images are.
+    Train is made of its training images, dev of its dev images, test of its test
+    images. Batches hold the two views as "inputs" and "others" [b, h, w, c] float32,
+    scaled as single images are.
     Labels, the numbers shown, are there for probes alone (`kd.evaluate.digits`).
 
     Attributes:
         num_train: grids to learn from.
-        num_dev: grids to probe with, of dev and of test, one half to train probes and one to ask them.
+        num_dev: grids to probe with, of dev and of test, one half to train probes and
+            one to ask them.
 
     Source: after the grids of Omniglot characters of ozair2019wasserstein, of 1, 4 and
     9 places, whose second view shows the character after each.
