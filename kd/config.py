@@ -11,6 +11,8 @@ import typing
 from collections.abc import Iterable
 from typing import Any
 
+import jax.numpy as jnp
+
 from kd.data.sample import Sampled
 from kd.data.task import Task
 from kd.errors import UserError
@@ -272,6 +274,8 @@ def to_json(value: Any) -> Any:
         return [to_json(element) for element in value]
     if isinstance(value, types.FunctionType):
         return _function_to_json(value)
+    if isinstance(value, jnp.ufunc):
+        return {"function": f"jax.numpy.{value.__name__}"}
     if isinstance(value, str | int | float | None):
         return value
     raise TypeError(f"{value!r} cannot be recorded; make it a frozen dataclass")

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from data.test_digit_grids import task, write_digits
 from test_room import whole_and_resumed
@@ -18,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def experiment(tmp_path):
-    write_digits(tmp_path / "data")
-    made = task(tmp_path / "data", num_digits=2)
+    labels = {"train": np.arange(200) % 10, "t10k": np.arange(60) % 10}
+    write_digits(tmp_path / "data", labels)
+    made = task(tmp_path / "data", num_digits=2, dev_share=0.3)
     target = dataclasses.replace(made.target, width=8)
     return Experiment(
         data=dataclasses.replace(made, target=target, num_dev=400),

@@ -105,7 +105,7 @@ def test_the_page_shows_both(made):
         row["command"] = "make table"
     assert text.header(record)[1:] == [
         "NLL", "less labels", "p (Holm)", "best evaluation, accuracy, %",
-        "best less labels",
+        "best less labels", "teacher queries",
     ]  # fmt: skip
     percent = {"percent": True}
     labels, sinkd = [*text.body(record)]

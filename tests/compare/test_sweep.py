@@ -227,7 +227,7 @@ def test_runs_that_fail_are_no_reason_to_select_others(
     swept, here, capsys, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(
-        cells_module, "_make", lambda *_: (0.0, "failed (no memory for it)")
+        cells_module, "_make", lambda *_: (0.0, "failed (no memory for it)", [])
     )
     told = complaint(
         capsys, "sweep", "tiny", f"--grid={RATE}=[3e-4,2e-3]", "--seeds=100",

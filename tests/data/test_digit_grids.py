@@ -33,9 +33,10 @@ def write_digits(directory, labels=LABELS):
 
 
 def task(directory, num_digits=4, **fields: Any):
+    fields = {"num_train": 300, "num_dev": 100, "dev_share": 0} | fields
     return dataclasses.replace(
         MULTI_MNIST, directory=str(directory), target=Digits(num_digits=num_digits),
-        num_train=300, num_dev=100, **fields,
+        **fields,
     )  # fmt: skip
 
 
@@ -170,6 +171,18 @@ def test_networks_that_lose_the_place_are_refused(folder):
     with pytest.raises(ValueError, match="student is a ResNet, which averages over pl"):
         made.check(ResNet.resnet8(), "student")
     made.check(MLP(), "student")
+
+
+def test_a_test_split_is_of_test_images(tmp_path):
+    labels = {"train": np.arange(200) % 10, "t10k": np.arange(60) % 10}
+    write_digits(tmp_path / "data", labels)
+    made = prepared(task(tmp_path / "data", dev_share=0.3), tmp_path / "data")
+    assert made.final is made.test and len(made.test) == 100
+    for split in (made.train, made.dev, made.test):
+        assert split.inputs(np.arange(3))["others"].shape == (3, 8, 8, 1)
+    assert len(made.test.singles) == 60
+    assert len(made.train.singles) + len(made.dev.singles) == 200
+    assert made.test.content() != made.dev.content()
 
 
 def test_a_digit_without_an_image(tmp_path):

@@ -215,7 +215,7 @@ def test_tensors_have_the_names_of_parameters(params_of, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "vit"}, "model_type is 'vit'; expected one of bert, kd_mlp"),
+        ({"model_type": "vit"}, "model_type is 'vit'; expected one of bert, gpt2, ll"),
         ({"model_type": "os.system"}, "model_type is 'os.system'"),
         ({"model_type": ["kd_mlp"]}, "model_type is ['kd_mlp']"),
         ({"depth": 3}, "depth is no field of a kd_mlp; it has widths, dropout"),

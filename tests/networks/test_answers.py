@@ -26,11 +26,12 @@ from kd.networks.load import Found
 from kd.objective import CrossEntropy
 from kd.train import metrics_log
 from kd.types import Embedding, Outputs
+from kd.views.view import View
 
 pytestmark = pytest.mark.slow
 
 
-def asked(experiment, place, **settings):
+def asked(experiment, place, on_train, **settings):
     """Trains the experiment and asks it about its own data."""
     workspace, said = place
     directory = run.make(experiment, workspace)
@@ -40,6 +41,7 @@ def asked(experiment, place, **settings):
     teacher = load.load(Found(str(directory / "model"), ""), task, data, "float32")
     found = answers.consult(
         [teacher], task.target.ensemble, data, mesh=workspace.mesh, say=said.append,
+        about=np.arange(len(data.train)) if on_train else None, in_step=not on_train,
         cache=workspace.runs / "answers", **settings,
     )  # fmt: skip
     return teacher, data, found
@@ -165,12 +167,12 @@ def test_cached_embeddings_teach_as_the_live_teacher_does(taught, place):
 
 
 @dataclasses.dataclass(frozen=True)
-class Shrunk:
+class Shrunk(View):
     """Inputs of half their size."""
 
     changes_answers = True
 
-    def __call__(self, key, batch):
+    def __call__(self, key, batch, ask=None):
         return {**batch, "inputs": batch["inputs"] / 2}
 
 

@@ -63,7 +63,6 @@ def test_ways_differ(capsys, model):
         (),
         ("--temperature", 3.0),
         ("--temperature", 3.0, "--seed", 1),
-        ("--beams", 4),
         ("--beams", 4, "--length-penalty", 0.0),
     ]
     texts = [written(capsys, *ask, *way) for way in ways]

@@ -26,6 +26,7 @@ from kd.procedures.procedure import Setting
 from kd.train import metrics_log
 from kd.train.mesh import data_mesh
 from kd.train.optimizer import AdamW
+from kd.views.view import View
 
 ENSEMBLES = ("mean", "best", "min_logit")
 every_lesson = pytest.mark.parametrize("taught_by", ["others", *ENSEMBLES])
@@ -349,12 +350,10 @@ def test_gradients_are_watched_network_by_network():
 
 
 @dataclasses.dataclass(frozen=True)
-class Doubled:
+class Doubled(View):
     """Inputs times two for some, drawn anew in every step."""
 
-    changes_answers = False
-
-    def __call__(self, key, batch):
+    def __call__(self, key, batch, ask=None):
         chosen = jax.random.bernoulli(key, 0.5, (len(batch["inputs"]), 1))
         return {**batch, "inputs": jnp.where(chosen, 2, 1) * batch["inputs"]}
 

@@ -22,6 +22,7 @@ from kd.procedures.curriculum import Curriculum
 from kd.procedures.online import Online
 from kd.run.memory import Memory
 from kd.train.mesh import data_mesh
+from kd.views.view import View
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +38,8 @@ class Counter:
         self.beforehand = set()
         self.load = kd.networks.load.load
 
-    def __call__(self, found, task, data, dtype):
-        loaded = self.load(found, task, data, dtype)
+    def __call__(self, found, task, data, dtype, **settings):
+        loaded = self.load(found, task, data, dtype, **settings)
         rows = data.train.inputs(np.arange(len(data.train)))["inputs"]
         of_train = {row.tobytes() for row in rows}
 
@@ -212,10 +213,10 @@ def test_a_run_on_a_few_answers_goes_on_bit_for_bit(taught, counted, place):
     assert weights[0] == weights[1]
 
 
-class Same:
+class Same(View):
     changes_answers = True
 
-    def __call__(self, key, batch):
+    def __call__(self, key, batch, ask=None):
         return batch
 
 
