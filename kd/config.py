@@ -275,7 +275,7 @@ def to_json(value: Any) -> Any:
     if isinstance(value, types.FunctionType):
         return _function_to_json(value)
     if isinstance(value, jnp.ufunc):
-        return {"function": f"jax.numpy.{value.__name__}"}
+        return {"function": repr(value)}
     if isinstance(value, str | int | float | None):
         return value
     raise TypeError(f"{value!r} cannot be recorded; make it a frozen dataclass")

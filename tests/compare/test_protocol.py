@@ -110,11 +110,11 @@ def test_the_page_shows_both(made):
     percent = {"percent": True}
     labels, sinkd = [*text.body(record)]
     best, less = (record["rows"][1][name] for name in ("best", "best_difference"))
-    assert sinkd[-2:] == [
+    assert sinkd[-3:-1] == [
         words.interval(best, percent),
         words.interval(less, percent, signed=True),
     ]
-    assert "[" in sinkd[-2] and labels[-1] == "–"
+    assert "[" in sinkd[-3] and labels[-2] == "–"
     shown = text.markdown(record)
     assert "of one every 5 steps" in shown and "over seeds alone" in shown
     assert "best checkpoint" not in shown

@@ -32,11 +32,11 @@ def write_digits(directory, labels=LABELS):
         (path / f"{part}-labels-idx1-ubyte").write_bytes(idx(digits))
 
 
-def task(directory, num_digits=4, **fields: Any):
-    fields = {"num_train": 300, "num_dev": 100, "dev_share": 0} | fields
+def task(directory, num_digits=4, **changes: Any):
+    fields: dict[str, Any] = {"num_train": 300, "num_dev": 100, "dev_share": 0}
     return dataclasses.replace(
         MULTI_MNIST, directory=str(directory), target=Digits(num_digits=num_digits),
-        **fields,
+        **fields | changes,
     )  # fmt: skip
 
 

@@ -264,4 +264,4 @@ def test_answers_of_a_few_are_those_among_all(taught, place):
     again = ask(about)
     assert again.train
     np.testing.assert_array_equal(again.train[0], few.train[0])
-    assert any("is damaged; computing the teacher's logits again" in x for x in said)
+    assert any("is damaged; computing the teacher's answers again" in x for x in said)

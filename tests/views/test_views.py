@@ -119,7 +119,7 @@ def test_views_without_a_meaning_are_refused(view, data, message):
         ),
         (
             Pick(CutMix(), by="teacher"), {"objective": 1.0 * CrossEntropy()},
-            "Pick.by='teacher'. asks a teacher, and the objective needs none",
+            "Pick.by='teacher'. asks a teacher, and training needs none",
         ),
         (
             Pick(Flip()),
