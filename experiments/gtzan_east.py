@@ -7,7 +7,7 @@ and, for the labels, 0.2, the authors' for OpenMIC. Networks, recipe and split a
 of `gtzan_kd`, whose remarks on the split hold here, too; the embeddings come from the
 cache.
 
-Not measured yet.
+Measured at mini scale, seed 0: 74.75 %, an anecdote.
 
     make exp NAME=gtzan_east DATA_DIR=~/data
 """
