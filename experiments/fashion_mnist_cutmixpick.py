@@ -2,7 +2,7 @@
 
 As `fashion_mnist_mixup`, but that of two CutMix views of a batch the half with the
 largest entropy of the student's prediction is kept: "S. ent." of wang2022augmentation.
-`ARGS=view.view.by=teacher` is its "T. ent.".
+`ARGS=view.view.by=teacher` is its "T. ent.". Not measured yet.
 
     make exp NAME=fashion_mnist_cutmixpick DATA_DIR=~/data
 """

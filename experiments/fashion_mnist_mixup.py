@@ -4,7 +4,7 @@ The objective of wang2022augmentation's code, 0.1 cross-entropy and 0.9 KL at
 temperature 4, and the KL once more on a mixture of every image with another one; labels
 of mixtures take no part. This is KD + TLmixup of wang2021understanding, without the
 flips and crops that come first there, so that `fashion_mnist_kd` differs in weights and
-view only.
+view only. Not measured yet.
 
     make exp NAME=fashion_mnist_mixup DATA_DIR=~/data
 """

@@ -2,7 +2,8 @@
 
 `sst2_kd`, and its KL once more on sentences some of whose tokens are another one's
 (yoon2021ssmix, at random places); labels of these take no part. What
-wang2022augmentation does with images, done with text: no paper reports on it.
+wang2022augmentation does with images, done with text: no paper reports on it. Not
+measured yet.
 
     make exp NAME=sst2_tokenmix
 """
