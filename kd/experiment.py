@@ -190,16 +190,19 @@ class Experiment:
                 )
 
     @property
+    def _mixes(self) -> list[Mix]:
+        """What each of the networks that learn minimises."""
+        return [*self.procedure.objectives(self.objective).values()]
+
+    @property
     def losses(self) -> list[Loss]:
         """Every loss that some network minimises."""
-        mixes = self.procedure.objectives(self.objective).values()
-        return [term.loss for mix in mixes for term in mix.terms]
+        return [term.loss for mix in self._mixes for term in mix.terms]
 
     @property
     def embeddings(self) -> list[Embedding]:
         """Vectors of the teacher that come with the batch, or could."""
-        mixes = self.procedure.objectives(self.objective).values()
-        return [*dict.fromkeys(e for mix in mixes for e in mix.embeddings)]
+        return [*dict.fromkeys(e for mix in self._mixes for e in mix.embeddings)]
 
     @property
     def reads_hidden(self) -> bool:
@@ -209,13 +212,13 @@ class Experiment:
     @property
     def live_readers(self) -> list[str]:
         """Losses for which teachers run in every step: embeddings are not enough."""
-        mixes = self.procedure.objectives(self.objective).values()
-        return [*dict.fromkeys(name for mix in mixes for name in mix.live_readers)]
+        return [
+            *dict.fromkeys(name for mix in self._mixes for name in mix.live_readers)
+        ]
 
     def problems_within(self, num_steps: int) -> list[str]:
         """What speaks against schedules in a run of so many steps."""
-        mixes = self.procedure.objectives(self.objective).values()
-        return [line for mix in mixes for line in mix.problems_within(num_steps)]
+        return [line for mix in self._mixes for line in mix.problems_within(num_steps)]
 
     @property
     def asks_teachers(self) -> bool:

@@ -76,6 +76,26 @@ def read(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return weights
 
 
+def load_pretrained(
+    name_or_directory: str | os.PathLike[str], template: Params, table: Table
+) -> Pretrained:
+    """Fills the parameters of a language model from a checkpoint's safetensors.
+
+    Args:
+        name_or_directory: see `kd.models.hub.find_file`.
+        template: the parameters, or their shapes.
+        table: the names.
+
+    Returns:
+        Parameters in float32, and rows of padding that were left out.
+
+    Raises:
+        UserError: there are no safetensors or they cannot be read, or tensors are
+            missing, of another shape, of no float type, not finite, or for nothing.
+    """
+    return fill(name_or_directory, read(name_or_directory), template, table)
+
+
 def fill(
     source: object, tensors: dict[str, np.ndarray], template: Params, table: Table
 ) -> Pretrained:

@@ -6,7 +6,6 @@ from typing import Any
 
 from kd.errors import UserError
 from kd.models import checkpoint, config_file, hub
-from kd.models.checkpoint import Pretrained
 from kd.models.gpt2 import GPT2
 from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
 from kd.types import Params
@@ -90,28 +89,6 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> GPT2:
         return GPT2(**fields)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def load_pretrained(
-    name_or_directory: str | os.PathLike[str], gpt2: GPT2, template: Params
-) -> Pretrained:
-    """Fills the parameters of a `GPT2` from a checkpoint's safetensors.
-
-    Args:
-        name_or_directory: see `kd.models.hub.find_file`.
-        gpt2: the network.
-        template: its parameters, or their shapes.
-
-    Returns:
-        Parameters in float32, and rows of padding that were left out.
-
-    Raises:
-        UserError: there are no safetensors or they cannot be read, or tensors are
-            missing, of another shape, of no float type, not finite, or for nothing.
-    """
-    del gpt2  # The template says it all.
-    tensors = checkpoint.read(name_or_directory)
-    return checkpoint.fill(name_or_directory, tensors, template, TABLE)
 
 
 def save_pretrained(

@@ -25,6 +25,7 @@ from kd.atomic import atomic_write
 from kd.errors import UserError
 from kd.models import (
     bert_checkpoint,
+    checkpoint,
     config_file,
     gguf_file,
     gpt2_checkpoint,
@@ -200,8 +201,8 @@ def load(
     if file is not None and isinstance(network, Llama):
         return llama_gguf.load_pretrained(file, network, template)
     if type(network) in LANGUAGE_MODELS:
-        module = LANGUAGE_MODELS[type(network)]
-        return module.load_pretrained(name_or_directory, network, template)
+        table = LANGUAGE_MODELS[type(network)].TABLE
+        return checkpoint.load_pretrained(name_or_directory, template, table)
     path = hub.find_file(name_or_directory, "model.safetensors")
     if path is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")

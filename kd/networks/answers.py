@@ -117,15 +117,17 @@ def consult(
     comparable = not any(teacher.other_outputs for teacher in teachers)
     dev, test, train, vectors = [], [], [], {}
     for teacher in teachers:
-        predict = predictor(teacher.model, mesh=mesh)
-        params = replicate(teacher.params, mesh)
+        # One program for all splits: a network takes seconds to compile.
+        of = functools.partial(_read_all, {"": logits} | vector_readers)
+        predict = predictor(teacher.model, mesh=mesh, of=of)
+        ask = functools.partial(predict, replicate(teacher.params, mesh))
         if comparable:
-            dev.append(predict(params, data.dev))
+            dev.append(ask(data.dev)[""])
             if data.test is not None:
-                test.append(predict(params, data.test))
-        readers = ({} if about is None else {"": logits}) | vector_readers
-        if readers:
-            vectors = _on_train(teacher, readers, data, asked, mesh, cache, say)
+                test.append(ask(data.test)[""])
+        wanted = [*([] if about is None else [""]), *vector_readers]
+        if wanted:
+            vectors = _on_train(teacher, ask, of, wanted, data, asked, cache, say)
         if about is not None:
             train.append(_in_place(vectors.pop(""), about, len(data.train)))
 
@@ -158,12 +160,21 @@ def vector_of(which: Embedding) -> Callable[[Outputs, Batch], Float[Array, "b e"
     return vector
 
 
+def _read_all(
+    readers: Mapping[str, Callable[[Outputs, Batch], Any]],
+    outputs: Outputs,
+    batch: Batch,
+) -> dict[str, Any]:
+    return {ending: read(outputs, batch) for ending, read in readers.items()}
+
+
 def _on_train(
     teacher: Loaded,
-    readers: Mapping[str, Callable[[Outputs, Batch], Any]],
+    ask: Callable[..., dict[str, np.ndarray]],
+    of: Callable[[Outputs, Batch], dict[str, Any]],
+    wanted: Sequence[str],
     data: Prepared,
     about: Int[np.ndarray, "q"],
-    mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
 ) -> dict[str, Float[np.ndarray, "q d"]]:
@@ -173,22 +184,20 @@ def _on_train(
 
     Args:
         teacher: whom to ask.
-        readers: what of its outputs goes into the file of each ending.
+        ask: what it says of examples of a split, by the endings.
+        of: that, of its outputs for a batch.
+        wanted: the endings.
         data: of which split.
         about: the examples.
-        mesh: of the devices to compute on.
         cache: folder of what was computed before.
         say: shows a line to the person who waits.
     """
 
-    def read(endings, outputs, batch):
-        return {ending: readers[ending](outputs, batch) for ending in endings}
-
     def shapes(params, batch):
-        return read(readers, teacher.model.apply(params, batch, None), batch)
+        return of(teacher.model.apply(params, batch, None), batch)
 
     key = _key(teacher, data, about)
-    paths = {ending: cache / f"{key}{ending}.npy" for ending in readers}
+    paths = {ending: cache / f"{key}{ending}.npy" for ending in wanted}
     widths = jax.eval_shape(shapes, teacher.params, longest(data.train))
     found = {
         ending: _read(path, (len(about), widths[ending].shape[1]), say)
@@ -196,9 +205,7 @@ def _on_train(
     }
     missing = [ending for ending, values in found.items() if values is None]
     if missing:
-        of = functools.partial(read, missing)
-        ask = predictor(teacher.model, mesh=mesh, of=of)
-        made = ask(replicate(teacher.params, mesh), data.train, about)
+        made = ask(data.train, about)
         for ending in missing:
             _write(paths[ending], made[ending])
             found[ending] = np.load(paths[ending], mmap_mode="r", allow_pickle=False)
