@@ -8,7 +8,9 @@ published with it; weights and temperature are those of `fashion_mnist_kd`, the 
 weight is this project's reading, see `BalancedKL`. The teacher that was trained before
 takes no part, and is compared with afterwards.
 
-Not yet run to its end.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 86.70 %, and 89.24 % for the peer, with an ECE of 1.54 % and 2.27 %
+(teacher 90.21 %, 0.80 %), 110 s for both.
 
     make exp NAME=fashion_mnist_bdkd DATA_DIR=~/data
 """

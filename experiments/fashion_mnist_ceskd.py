@@ -7,7 +7,9 @@ each trained by the next stronger one, as in `fashion_mnist_takd`. Their answers
 cached, so three experts cost a step what one does. Score and pacing are this project's
 reading of the paper's abstract, see `Curriculum`.
 
-Not yet run to its end.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.14 % (all three experts together 89.98 %, the strongest 90.21 %), 33 s
+for the student.
 
     make exp NAME=fashion_mnist_ceskd DATA_DIR=~/data
 """

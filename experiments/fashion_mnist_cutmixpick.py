@@ -2,7 +2,10 @@
 
 As `fashion_mnist_mixup`, but that of two CutMix views of a batch the half with the
 largest entropy of the student's prediction is kept: "S. ent." of wang2022augmentation.
-`ARGS=view.view.by=teacher` is its "T. ent.". Not measured yet.
+`ARGS=view.view.by=teacher` is its "T. ent.".
+
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.11 % (teacher 90.21 %), 114 s for the student.
 
     make exp NAME=fashion_mnist_cutmixpick DATA_DIR=~/data
 """

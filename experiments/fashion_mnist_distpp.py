@@ -3,7 +3,8 @@
 `fashion_mnist_kdpp` with DIST (huang2022dist) at temperature 4 for KL: weights 2, and 1
 for the norm and direction, the authors' for ResNet-56 and ResNet-20 on CIFAR-100.
 
-Not measured yet.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 88.10 % (teacher 90.21 %), 40 s for the student.
 
     make exp NAME=fashion_mnist_distpp DATA_DIR=~/data
 """

@@ -6,7 +6,8 @@ what it pools teaches: distances between the images of a batch are to be as ther
 authors' for OpenMIC. The inputs are normalized as the teacher's. The embeddings come
 from the cache.
 
-Not measured yet.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 86.23 %, 40 s for the student.
 
     make exp NAME=fashion_mnist_east DATA_DIR=~/data
 """

@@ -4,7 +4,8 @@
 it learns from the labels only, and the student from its distance correlation with it
 and from the labels.
 
-Not measured yet.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.01 %, 41 s for the student.
 
     make exp NAME=fashion_mnist_east_compressed DATA_DIR=~/data
 """

@@ -9,7 +9,9 @@ it does in the authors' 50 epochs. Both also learn from the labels, as theirs do
 since nothing else would train the head that tells the classes. All embeddings come from
 the cache.
 
-Not measured yet.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.78 % (auxiliary network 89.09 %), 15 s for the student, 22 s for the
+auxiliary network and what it starts from.
 
     make exp NAME=fashion_mnist_information_flow DATA_DIR=~/data
 

@@ -6,7 +6,9 @@ paper's, as others report them; its distortion of the images, another for each n
 is left out. The peer is of the teacher's size and trained from scratch beside the
 student. `procedure.taught_by` has the other ensembles.
 
-Not yet run to its end.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.38 %, and 89.59 % for the peer, with an ECE of 3.56 % and 2.84 %
+(teacher 90.21 %), 99 s for both.
 
     make exp NAME=fashion_mnist_kdcl DATA_DIR=~/data
 """

@@ -4,7 +4,11 @@ The objective of wang2022augmentation's code, 0.1 cross-entropy and 0.9 KL at
 temperature 4, and the KL once more on a mixture of every image with another one; labels
 of mixtures take no part. This is KD + TLmixup of wang2021understanding, without the
 flips and crops that come first there, so that `fashion_mnist_kd` differs in weights and
-view only. Not measured yet.
+view only.
+
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 86.97 % (teacher 90.21 %), 90 s for the student, and 309,692 questions to
+the teacher, where `fashion_mnist_kd` asks 53,962.
 
     make exp NAME=fashion_mnist_mixup DATA_DIR=~/data
 """

@@ -5,7 +5,9 @@ each, on the images and on CutMix mixtures; the answer is 0.7 of the teacher's l
 and 0.3 of those of a copy that lacks the smallest tenth of every layer's weights: the
 defaults of kim2024r2kd's code. There the ranks have no gradient; here they are soft
 ones. `ARGS="optimizer.pruning.share=0.5"` prunes the student as it learns.
-Not measured yet.
+
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.50 % (both teachers together 90.21 %), 105 s for the student.
 
     make exp NAME=fashion_mnist_r2kd DATA_DIR=~/data
 """

@@ -5,7 +5,8 @@ student from the assistant, all by the loss of `fashion_mnist_kd`. Paper scale h
 ResNet-32 between ResNet-56 and ResNet-20, mini scale three quarters of the teacher's
 channels.
 
-Not yet run to its end.
+Measured at mini scale on one seed, an anecdote (one standard error is 0.33 points), on
+one CPU core: 87.26 % (assistant 89.00 %, its teacher 90.21 %), 38 s for the student.
 
     make exp NAME=fashion_mnist_takd DATA_DIR=~/data
 """

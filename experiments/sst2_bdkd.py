@@ -4,7 +4,9 @@
 paper has images only. The peer is of the size that the teacher has at mini scale, and
 begins from scratch at every scale, as peers do: what is compared is of mini scale.
 
-Not yet run to its end.
+Measured at mini scale on one seed, an anecdote (one standard error is 1.4 points), on
+one CPU core: 79.13 %, and 80.28 % for the peer, with an ECE of 8.83 % and 9.05 %
+(teacher 82.11 %, 11.81 %), 160 s for both.
 
     make exp NAME=sst2_bdkd
 """

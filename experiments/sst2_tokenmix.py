@@ -2,8 +2,10 @@
 
 `sst2_kd`, and its KL once more on sentences some of whose tokens are another one's
 (yoon2021ssmix, at random places); labels of these take no part. What
-wang2022augmentation does with images, done with text: no paper reports on it. Not
-measured yet.
+wang2022augmentation does with images, done with text: no paper reports on it.
+
+Measured at mini scale on one seed, an anecdote (one standard error is 1.4 points), on
+one CPU core: 80.16 % (teacher 82.11 %), 85 s for the student.
 
     make exp NAME=sst2_tokenmix
 """
