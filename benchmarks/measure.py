@@ -5,7 +5,9 @@ makes the tables of README.md from it.
 """
 
 import argparse
+import ctypes
 import datetime
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -68,6 +70,23 @@ def timed(work: Callable[..., Any], *arguments: Any, times: int = 1) -> float:
     for _ in range(times):
         work(*arguments)
     return (time.perf_counter() - started) / times
+
+
+def added_at_peak(work: Callable[[], Any]) -> int:
+    """Bytes that a call adds to this process at its peak, once it is warm."""
+    work()  # compiles
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"{name}:"))
+    return 1024 * int(line.split()[1])
 
 
 def parser(benchmark: str, description: str | None) -> argparse.ArgumentParser:

@@ -44,10 +44,12 @@ def section(result: dict[str, Any]) -> str:
 
 def _races(result: dict[str, Any]) -> list[str]:
     """A row for every contender."""
+    unit = result["setting"].get("unit", "examples")
+    weighed = any("peak_bytes" in race for race in result["races"])
     lines = [
-        "| blocks | contender | examples/s, median (quartiles) "
-        "| the first is faster by (quartiles) |",
-        "| --- | --- | ---: | ---: |",
+        f"| blocks | contender | {unit}/s, median (quartiles) "
+        "| the first is faster by (quartiles) |" + " peak, MiB |" * weighed,
+        "| --- | --- | ---: | ---: |" + " ---: |" * weighed,
     ]
     for race in result["races"]:
         examples = np.array(race["examples"])
@@ -56,7 +58,8 @@ def _races(result: dict[str, Any]) -> list[str]:
             rate = _quartiles(examples / np.array(seconds), ",.0f")
             factor = _quartiles(np.array(seconds) / first, ".2f") if i else ""
             blocks = "" if i else f"{race['title']}: {len(examples)}"
-            lines.append(f"| {blocks} | {name} | {rate} | {factor} |")
+            peak = f" {race['peak_bytes'][name] / 2**20:,.0f} |" if weighed else ""
+            lines.append(f"| {blocks} | {name} | {rate} | {factor} |{peak}")
     if "peak_bytes" in result:
         at = result["setting"]["memory_at"]
         peaks = ", ".join(

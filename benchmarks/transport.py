@@ -10,11 +10,8 @@ agree. Peak memory is measured in a fresh process for each side. JAX compiles as
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -182,20 +179,7 @@ def peak_bytes(name: str) -> int:
 
 def own_peak_bytes(name: str) -> int:
     """`peak_bytes` of this process."""
-    side = SIDES[name](*logits(*MEMORY_AT))
-    side()  # compiles
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
-    before = _status("VmRSS")
-    side()
-    return _status("VmHWM") - before
-
-
-def _status(name):
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    (line,) = (line for line in lines if line.startswith(f"{name}:"))
-    return 1024 * int(line.split()[1])
+    return measure.added_at_peak(SIDES[name](*logits(*MEMORY_AT)))
 
 
 def long_batch(batch_size: int) -> dict[str, Any]:

@@ -29,6 +29,10 @@ class Loss(abc.ABC):
 
     name: str
     """Of the loss in metrics and overrides; a class attribute."""
+    row_by_row: bool = False
+    """Whether a row's value depends on the logits of that row alone; a class attribute.
+    Those of a large vocabulary then need not be there all at once, see
+    `kd.divergences.chunked`; a loss that does not say so is given all of them."""
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -447,6 +451,7 @@ class CrossEntropy(TargetLoss):
     """
 
     name = "ce"
+    row_by_row = True
 
     def __call__(
         self, student: Float[Array, "b v"], labels: Int[Array, "b"], *, where=None

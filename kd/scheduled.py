@@ -38,6 +38,7 @@ class Scheduled(Wrapper):
         for path, _ in self.schedules:
             # Not yet with its numbers: making an experiment computes nothing.
             _checked(self.loss, path.split("."), None)
+        object.__setattr__(self, "row_by_row", self.loss.row_by_row)
         super().__post_init__()
 
     def problem_within(self, num_steps: int) -> str:

@@ -31,6 +31,7 @@ class AdaptiveKL(Rescaled, Divergence):
     """
 
     name = "akl"
+    row_by_row = True
     head_mass: float = 0.5
 
     def __post_init__(self) -> None:
@@ -77,6 +78,7 @@ class BalancedKL(Rescaled, Divergence):
     """
 
     name = "bdkd"
+    row_by_row = True
     emphasis: float = 2.0
     sharper: Literal["forward", "reverse"] = "forward"
 

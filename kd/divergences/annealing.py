@@ -41,6 +41,7 @@ class ContinuationKD(Divergence):
     """
 
     name = "continuation"
+    row_by_row = True
     amplitude: float = 1.0
     margin: float = 0.0
 

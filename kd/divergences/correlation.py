@@ -114,6 +114,7 @@ class RankCorrelation(Divergence):
     """
 
     name = "rank_correlation"
+    row_by_row = True
     softness: float = 1.0
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ class SoftCrossEntropy(Rescaled, Divergence):
     """
 
     name = "soft_ce"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -39,6 +40,7 @@ class ReverseCrossEntropy(Rescaled, Divergence):
     """
 
     name = "reverse_ce"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where

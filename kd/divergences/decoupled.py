@@ -35,6 +35,7 @@ class DKD(Rescaled, LabelledDivergence):
     """
 
     name = "dkd"
+    row_by_row = True
     temperature: float = 4.0
     alpha: float = 1.0
     beta: float = 8.0

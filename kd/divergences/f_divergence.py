@@ -45,6 +45,7 @@ class FDivergence(Rescaled, Divergence):
     """
 
     name = "f_divergence"
+    row_by_row = True
     generator: Callable[[Array], Array] = dataclasses.field(kw_only=True)
     at_zero: float | None = dataclasses.field(default=None, kw_only=True)
     at_infinity: float | None = dataclasses.field(default=None, kw_only=True)
@@ -109,6 +110,7 @@ class TotalVariation(Softened, Divergence):
     """
 
     name = "tvd"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -136,6 +138,7 @@ class Alpha(Rescaled, Divergence):
     """
 
     name = "alpha"
+    row_by_row = True
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
@@ -165,6 +168,7 @@ class Hellinger(Rescaled, Divergence):
     """
 
     name = "hellinger"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -186,6 +190,7 @@ class ChiSquared(Rescaled, Divergence):
     """
 
     name = "chi_squared"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -211,6 +216,7 @@ class Renyi(Rescaled, Divergence):
     """
 
     name = "renyi"
+    row_by_row = True
     alpha: float = 0.5
 
     def __post_init__(self) -> None:

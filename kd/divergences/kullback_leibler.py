@@ -23,6 +23,7 @@ class KL(Rescaled, Divergence):
     """
 
     name = "kl"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -44,6 +45,7 @@ class ReverseKL(Rescaled, Divergence):
     """
 
     name = "rkl"
+    row_by_row = True
 
     def rows(self, student, teacher, where):
         del where
@@ -69,6 +71,7 @@ class Jeffreys(Rescaled, Divergence):
     """
 
     name = "jeffreys"
+    row_by_row = True
     forward: float = 1.0
     reverse: float = 1.0
 
@@ -111,6 +114,7 @@ class SkewedKL(Rescaled, Divergence):
     """
 
     name = "skl"
+    row_by_row = True
     skew: float = 0.1
 
     def __post_init__(self) -> None:
@@ -145,6 +149,7 @@ class SkewedReverseKL(Rescaled, Divergence):
     """
 
     name = "srkl"
+    row_by_row = True
     skew: float = 0.1
     constant_mixture: bool = False
 
@@ -184,6 +189,7 @@ class JS(Rescaled, Divergence):
     """
 
     name = "js"
+    row_by_row = True
     beta: float = 0.5
 
     def __post_init__(self) -> None:

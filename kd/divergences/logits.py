@@ -29,6 +29,7 @@ class LogitMSE(Divergence):
     """
 
     name = "logit_mse"
+    row_by_row = True
     amplitude: float = 1.0
 
     def __post_init__(self) -> None:
@@ -89,6 +90,7 @@ class Standardized(Divergence):
         if self.correction not in (0, 1):
             raise ValueError(f"correction is 0 or 1, got {self.correction}")
         object.__setattr__(self, "name", f"standardized_{self.divergence.name}")
+        object.__setattr__(self, "row_by_row", self.divergence.row_by_row)
 
     def rows(self, student, teacher, where):
         return self.divergence.rows(

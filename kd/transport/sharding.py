@@ -59,7 +59,7 @@ def solve_groups(problem: Problem, *arrays: Array, num_groups: int) -> tuple[Any
         raise ValueError(
             f"a batch of {num_rows} cannot be cut into {num_groups} equal groups"
         )
-    num_devices = _num_devices()
+    num_devices = devices_of_mesh()
     if num_devices > 1 and num_groups == 1 and num_rows % num_devices == 0:
         whole = functools.partial(problem, axis=AXIS)
         values, scalars = _over_devices(whole, scalars=PartitionSpec())(*arrays)
@@ -88,7 +88,8 @@ def _over_devices(function, *, scalars):
     )
 
 
-def _num_devices() -> int:
+def devices_of_mesh() -> int:
+    """That share the rows of the batch that is computed with, by the mesh there is."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or AXIS in mesh.manual_axes:
         return 1

@@ -1,0 +1,246 @@
+"""Losses of logits that are never there all at once.
+
+At 4,096 tokens and 128,000 classes the logits of one network are 2 GB, and a loss makes
+half a dozen arrays of that size. Most losses need only a row at a time: here logits are
+made from the last hidden states for some rows, what is asked of them is computed, their
+gradient too, and they are gone before the next rows come. The gradient costs no second
+forward pass, since the weight of every row is known beforehand.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from kd.objective import Loss
+from kd.transport.sharding import AXIS, devices_of_mesh
+from kd.types import Batch, Outputs
+
+
+class Head(flax.struct.PyTreeNode):
+    """Logits that are not there yet.
+
+        logits = cap tanh(raw / cap),   raw = scale (hidden kernel + bias)
+
+    or raw itself without a cap. The fields have no array types because a gradient, a
+    sharding and the like are heads of other leaves.
+    """
+
+    hidden: Any
+    """Of every row, [n, d], any float dtype."""
+    kernel: Any
+    """[d, v], any float dtype; logits are float32 (float64 if either is)."""
+    bias: Any = None
+    """[v], or None."""
+    scale: float = flax.struct.field(pytree_node=False, default=1.0)
+    cap: float | None = flax.struct.field(pytree_node=False, default=None)
+    """Of Gemma's soft-capping."""
+    num_classes: int | None = flax.struct.field(pytree_node=False, default=None)
+    """Columns of the kernel that are classes; those after them are padding."""
+
+    def logits(self) -> Float[Array, "n v"]:
+        """All of them."""
+        dtype = jnp.promote_types(self.hidden.dtype, self.kernel.dtype)
+        raw = jnp.matmul(
+            self.hidden.astype(dtype),
+            self.kernel.astype(dtype),
+            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
+        )
+        if self.bias is not None:
+            raw = raw + self.bias
+        if self.scale != 1:
+            raw = self.scale * raw
+        if self.cap is not None:
+            raw = self.cap * jnp.tanh(raw / self.cap)
+        return raw[:, : self.num_classes]
+
+
+def weighted_sum(
+    losses: Sequence[Loss],
+    weights: Float[Array, "k"],
+    student: Head,
+    teacher: Head | None,
+    batch: Batch,
+    row_weights: Float[Array, "n"],
+    *,
+    num_rows: int,
+) -> tuple[Float[Array, ""], Float[Array, "k"]]:
+    """A weighted sum of losses over rows, some rows at a time.
+
+        sums_k = sum_i row_weights_i losses_k(s_i, t_i)
+        total  = sum_k weights_k sums_k
+
+    All losses read the logits of the same rows while they are there. On a mesh every
+    device does so with its own rows, and what the devices found is summed up once.
+
+    Args:
+        losses: that compute row by row (`Loss.row_by_row`) and learn nothing.
+        weights: of every loss; constants.
+        student: differentiated, in its hidden states, kernel and bias.
+        teacher: a constant; None if no loss needs one.
+        batch: what the losses read besides, such as "mask" and "labels", [n] each, and
+            scalars, such as the step.
+        row_weights: of every row, 0 where it is masked; constants.
+        num_rows: of which the logits are there at once, on each device.
+
+    Returns:
+        The total, to be differentiated; and the sums, which have no gradient.
+
+    Raises:
+        ValueError: a loss that couples its rows, or fewer rows at once than one.
+    """
+    for loss in losses:
+        if not loss.row_by_row:
+            raise ValueError(
+                f"{loss.name} is not computed row by row: it needs the logits of all"
+            )
+    if num_rows < 1:
+        raise ValueError(f"num_rows must be at least 1, got {num_rows}")
+    constants = weights, teacher, dict(batch), row_weights
+    return _total(tuple(losses), num_rows, student, jax.lax.stop_gradient(constants))
+
+
+def rows_at_once(num_classes: int, megabytes: float = 64.0) -> int:
+    """How many rows of float32 logits take so much memory: a power of 2, at least 1."""
+    rows = megabytes * 2**20 / (4 * num_classes)
+    return 1 << max(int(rows).bit_length() - 1, 0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _total(losses, num_rows, student, constants):
+    found, _ = _over_devices(_of_all, losses, num_rows, student, constants)
+    return found
+
+
+def _forward(losses, num_rows, student, constants):
+    return _over_devices(_of_all_and_gradient, losses, num_rows, student, constants)
+
+
+def _backward(losses, num_rows, gradient, cotangents):
+    del losses, num_rows
+    of_total, _ = cotangents
+    return jax.tree.map(lambda x: (of_total * x).astype(x.dtype), gradient), None
+
+
+_total.defvjp(_forward, _backward)
+
+
+def _over_devices(function, losses, num_rows, student, constants):
+    """Every device with its own rows; sums and gradient of the head over all."""
+    devices = devices_of_mesh()
+    if devices == 1 or len(student.hidden) % devices:
+        return function(losses, num_rows, student, constants)
+    _, teacher, batch, _ = constants
+    rows, everywhere = jax.P(AXIS), jax.P()
+
+    def specs(head):
+        return head and jax.tree.map(lambda _: everywhere, head).replace(hidden=rows)
+
+    def mine(student, constants):
+        found, gradient = function(losses, num_rows, student, constants)
+        if gradient is None:
+            return jax.lax.psum(found, AXIS), None
+        of_hidden = gradient.hidden
+        rest = jax.lax.psum((found, gradient.replace(hidden=None)), AXIS)
+        return rest[0], rest[1].replace(hidden=of_hidden)
+
+    of_batch = {name: rows if jnp.ndim(x) else everywhere for name, x in batch.items()}
+    return jax.shard_map(
+        mine,
+        in_specs=(specs(student), (everywhere, specs(teacher), of_batch, rows)),
+        out_specs=(
+            everywhere,
+            specs(student) if function is _of_all_and_gradient else None,
+        ),
+        check_vma=False,
+    )(student, constants)
+
+
+def _of_all(losses, num_rows, student, constants):
+    """Total and sums, without a gradient."""
+    parts, of_part = _in_parts(losses, num_rows, student, constants)
+
+    def add(sums, part):
+        found = of_part(student.replace(hidden=part[0]), part)
+        return jax.tree.map(jnp.add, sums, found), None
+
+    found, _ = jax.lax.scan(add, _zeros(of_part, student, parts), parts)
+    return found, None
+
+
+def _of_all_and_gradient(losses, num_rows, student, constants):
+    """Total and sums; and the gradient of the total, like `student`."""
+    parts, of_part = _in_parts(losses, num_rows, student, constants)
+    head = student.replace(hidden=None)
+
+    def add(carry, part):
+        def value(head, hidden):
+            return of_part(head.replace(hidden=hidden), part)
+
+        found, (of_head, of_hidden) = jax.value_and_grad(
+            value, argnums=(0, 1), has_aux=True
+        )(head, part[0])
+        return jax.tree.map(jnp.add, carry, (found, of_head)), of_hidden
+
+    # Summed up in float32 whatever the parameters are.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, _dtype(x)), head)
+    start = _zeros(of_part, student, parts), zeros
+    (found, of_head), of_hidden = jax.lax.scan(add, start, parts)
+    of_head = jax.tree.map(lambda x, like: x.astype(like.dtype), of_head, head)
+    of_hidden = of_hidden.reshape(-1, of_hidden.shape[-1])[: len(student.hidden)]
+    return found, of_head.replace(hidden=of_hidden)
+
+
+def _in_parts(losses, num_rows, student, constants):
+    """All that has rows, cut into parts of so many; and what is computed of a part."""
+    weights, teacher, batch, row_weights = constants
+    n = len(student.hidden)
+    size = min(num_rows, n)
+    num_parts = -(-n // size)
+
+    def split(x):
+        # What fills the last one up is masked.
+        filled = jnp.pad(x, [(0, num_parts * size - n), *[(0, 0)] * (x.ndim - 1)])
+        return filled.reshape(num_parts, size, *x.shape[1:])
+
+    scalars = {name: x for name, x in batch.items() if not jnp.ndim(x)}
+    rows = {"mask": jnp.ones(n, bool)} | {
+        name: x for name, x in batch.items() if jnp.ndim(x)
+    }
+
+    def emptied(hidden):
+        # Whatever masked rows hold: the kernel's gradient multiplies them with 0.
+        return jnp.where(rows["mask"][:, None], hidden, 0)
+
+    theirs = teacher and emptied(teacher.hidden)
+    parts = jax.tree.map(split, (emptied(student.hidden), theirs, rows, row_weights))
+
+    def of_part(student, part):
+        _, theirs, rows, row_weights = part
+        ours = Outputs(student.logits())
+        asked = teacher and Outputs(teacher.replace(hidden=theirs).logits())
+        seen = rows | scalars
+        sums = jnp.stack(
+            [
+                jnp.vdot(row_weights, loss.per_example((), ours, asked, seen))
+                for loss in losses
+            ]
+        )
+        return jnp.vdot(weights, sums), sums
+
+    return parts, of_part
+
+
+def _zeros(of_part, student, parts):
+    """Of the types of what is computed of a part."""
+    first = jax.tree.map(lambda x: x[0], parts)
+    found = jax.eval_shape(of_part, student.replace(hidden=first[0]), first)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found)
+
+
+def _dtype(*arrays):
+    return jnp.result_type(*arrays, jnp.float32)
