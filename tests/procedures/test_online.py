@@ -17,7 +17,7 @@ from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.evaluate.number import Number
 from kd.experiment import Network
-from kd.features import RKDDistance
+from kd.features import NormAndDirection, RKDDistance
 from kd.models.mlp import MLP
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
@@ -412,6 +412,10 @@ def on_points(directory, target=THREE, **fields):
                 "teachers": (Network(place="a"), Network(place="b")),
             },
             "rkd_distance reads hidden states, and 2 frozen teachers",
+        ),
+        (
+            {"objective": DML + NormAndDirection()},
+            "training set are a frozen teacher's, and .* class_means must be batch",
         ),
         (
             {"procedure": Online(with_teachers=True)},
