@@ -10,9 +10,9 @@ image. Comparative KD asks about 4 % of the images, and has plain KD with as man
 it. Online no frozen teacher is asked: compare with the labels alone.
 
 Not counted is what it took to train assistants, auxiliary networks and experts, which
-all seeds share, as they do phase one of annealing. Its steps are; those of peers and
-experts are beside the student's. At mini scale 2,000 steps a run, a minute or two on
-two CPU cores, so some hours in all.
+all seeds share. They share phase one of annealing, too, and what it asked and its steps
+do count. At mini scale 2,000 steps a run, a minute or two on two CPU cores, so some
+hours in all.
 
     make table NAME=procedures_images DATA_DIR=~/data
 """

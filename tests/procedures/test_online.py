@@ -24,7 +24,7 @@ from kd.procedures.offline import Offline
 from kd.procedures.online import Online, Peer
 from kd.procedures.procedure import Setting
 from kd.train import metrics_log
-from kd.train.mesh import data_mesh
+from kd.train.mesh import data_mesh, replicate, shard_batch
 from kd.train.optimizer import AdamW
 from kd.views.view import View
 
@@ -240,6 +240,23 @@ def test_cached_answers_of_a_frozen_teacher_are_those_of_the_live_one():
     ours, theirs = live.step(2)[0], cached.step(2)[0]
     for name in ours:
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+
+
+@every_lesson
+def test_one_and_four_devices_give_the_same(taught_by):
+    found = []
+    for number in (1, 4):
+        mesh = data_mesh(jax.devices()[:number])
+        online = Online(peers=(Peer(), Peer()), taught_by=taught_by, with_teachers=True)
+        networks = Started(online, DML + 0.8 * SinKD(), teachers=1, mesh=mesh)
+        networks.state = replicate(networks.state, mesh)
+        networks.batch = shard_batch(networks.batch, mesh)
+        losses = [float(networks.step()[1]["loss"]) for _ in range(4)]
+        found.append((losses, networks.step()[0]))
+    (ours, our_weights), (theirs, their_weights) = found
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for name, weights in our_weights.items():
+        np.testing.assert_allclose(weights, their_weights[name], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("sharper", ["forward", "reverse"])

@@ -220,6 +220,20 @@ def test_a_counter_in_the_teacher_agrees(case, taught, counted):
         assert summary["data"]["num_train"] < number / 2 < 9 * 16
 
 
+def test_a_second_phase_has_asked_as_often_as_the_first(taught, counted):
+    """All that two phases ask, whichever of them asks."""
+    first = taught(answers="live")
+    second = dataclasses.replace(
+        first, objective=1.0 * CrossEntropy(), start=Network(recipe=first)
+    )
+    summary, number = counted(second)
+    assert summary["teacher_queries"] == number == 2 * summary["data"]["num_train"]
+    third = dataclasses.replace(first, start=Network(recipe=second))
+    summary, number = counted(third, "third")
+    assert number == 2 * summary["data"]["num_train"]
+    assert summary["teacher_queries"] == 2 * number
+
+
 def test_a_run_that_was_stopped_has_asked_as_often(taught, counted, place):
     live = taught(answers="live")
     counted(live, "whole")
