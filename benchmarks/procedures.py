@@ -230,10 +230,11 @@ def _embeddings(
     """What runs cache of the only teacher's hidden states."""
     if not experiment.asks_teachers or experiment.live_readers:
         return {}
-    outputs = jax.jit(model.apply)(params, dict(batch), None)
+    on_device = jax.tree.map(jnp.asarray, dict(batch))
+    outputs = jax.jit(model.apply)(params, on_device, None)
     found = {}
     for one in experiment.embeddings:
-        vectors = np.asarray(vector_of(one)(outputs, dict(batch)))
+        vectors = np.asarray(vector_of(one)(outputs, on_device))
         if one.of == "class":
             labels = batch["labels"]
             vectors = class_means(vectors, labels, int(labels.max()) + 1)[labels]

@@ -202,7 +202,10 @@ class Trainer:
         else:
             share, other = drawn or self._draw()
             # A tensor: of every number one would be compiled anew.
-            share, other = torch.tensor(share), torch.as_tensor(other)
+            share, other = (
+                torch.tensor(share, dtype=torch.float32),
+                torch.as_tensor(other),
+            )
             loss = self._loss(self._batch, share, other)
         loss.backward()
         return loss
