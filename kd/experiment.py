@@ -12,7 +12,7 @@ from typing import Any, Literal
 from kd.data.task import Task
 from kd.networks.change import Change
 from kd.networks.place import place
-from kd.objective import Loss, Mix
+from kd.objective import Loss, Mix, embeddings_of, live_readers
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Procedure
 from kd.procedures.term_gradients import TermGradients
@@ -197,12 +197,12 @@ class Experiment:
     @property
     def losses(self) -> list[Loss]:
         """Every loss that some network minimises."""
-        return [term.loss for mix in self._mixes for term in mix.terms]
+        return [loss for mix in self._mixes for loss in mix.losses]
 
     @property
     def embeddings(self) -> list[Embedding]:
         """Vectors of the teacher that come with the batch, or could."""
-        return [*dict.fromkeys(e for mix in self._mixes for e in mix.embeddings)]
+        return [*embeddings_of(self.losses)]
 
     @property
     def reads_hidden(self) -> bool:
@@ -212,9 +212,7 @@ class Experiment:
     @property
     def live_readers(self) -> list[str]:
         """Losses for which teachers run in every step: embeddings are not enough."""
-        return [
-            *dict.fromkeys(name for mix in self._mixes for name in mix.live_readers)
-        ]
+        return live_readers(self.losses)
 
     def problems_within(self, num_steps: int) -> list[str]:
         """What speaks against schedules in a run of so many steps."""

@@ -9,7 +9,7 @@ loss but the one on labels; divergences import it, not the other way round.
 
 import abc
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -259,6 +259,10 @@ class Mix:
         return [term.loss.name for term in self.terms]
 
     @property
+    def losses(self) -> tuple[Loss, ...]:
+        return tuple(term.loss for term in self.terms)
+
+    @property
     def needs_teacher(self) -> bool:
         return any(term.loss.needs_teacher for term in self.terms)
 
@@ -273,20 +277,12 @@ class Mix:
     @property
     def embeddings(self) -> tuple[Embedding, ...]:
         """Those of all terms, once each."""
-        found = (e for term in self.terms for e in term.loss.embeddings)
-        return tuple(dict.fromkeys(found))
+        return embeddings_of(self.losses)
 
     @property
     def live_readers(self) -> list[str]:
-        """Terms for which a teacher runs in every step: embeddings are not enough."""
-        reads: dict[int, str] = {}
-        readers = []
-        for loss in (term.loss for term in self.terms if term.loss.reads_hidden):
-            own = [e for e in loss.embeddings if e.of == "example"]
-            # Cached, a layer is one vector.
-            if not own or any(reads.setdefault(e.layer, e.read) != e.read for e in own):
-                readers.append(loss.name)
-        return readers
+        """Terms for which a teacher runs in every step, see `live_readers`."""
+        return live_readers(self.losses)
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -353,6 +349,36 @@ class Mix:
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
+
+
+def embeddings_of(losses: Iterable[Loss]) -> tuple[Embedding, ...]:
+    """Those that some loss reads, once each."""
+    return tuple(dict.fromkeys(e for loss in losses for e in loss.embeddings))
+
+
+def live_readers(losses: Iterable[Loss]) -> list[str]:
+    """Losses for which a teacher runs in every step: embeddings are not enough."""
+    reads: dict[int, str] = {}
+    readers = []
+    for loss in losses:
+        own = [e for e in loss.embeddings if e.of == "example"]
+        # Cached, a layer is one vector.
+        if loss.reads_hidden and (
+            not own or any(reads.setdefault(e.layer, e.read) != e.read for e in own)
+        ):
+            readers.append(loss.name)
+    return [*dict.fromkeys(readers)]
+
+
+def is_told(losses: Sequence[Loss], names: Container[str]) -> bool:
+    """Whether a batch holds all that losses read of a teacher, but for its logits.
+
+    Args:
+        losses: the losses.
+        names: of what the batch holds.
+    """
+    wanted = [e for e in embeddings_of(losses) if e.of == "example"]
+    return not live_readers(losses) and all(e.name in names for e in wanted)
 
 
 def _share(loss: Loss, batch: Batch) -> Float[Array, "b"] | None:

@@ -48,14 +48,15 @@ class Answers(NamedTuple):
         """Where they come from, for the record."""
         return "; ".join(teacher.source for teacher in self.teachers)
 
-    def num_queries(self, num_seen: int) -> int:
+    def num_queries(self, num_seen: int, per_example: int = 1) -> int:
         """How often a training example is put to a teacher in a whole run.
 
         Args:
-            num_seen: examples of all its batches, as often as they come. What a view
-                asks about besides, such as a pool to pick from, is not counted.
+            num_seen: examples of all its batches, as often as they come.
+            per_example: how often a step puts each of its own to a teacher that runs
+                in it, see `kd.views.questions`.
         """
-        in_steps = num_seen if self.in_step else 0
+        in_steps = num_seen * per_example if self.in_step else 0
         return len(self.teachers) * (self.num_asked + in_steps)
 
     def vectors(

@@ -101,7 +101,6 @@ class Online(Procedure):
 
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         losses, data = experiment.losses, experiment.data
-        mixes = self.objectives(experiment.objective)
         for i, peer in enumerate(self.peers):
             if peer.network is not None:
                 try:
@@ -130,21 +129,11 @@ class Online(Procedure):
                 "online every network speaks of every example; with_teachers must be "
                 "false"
             )
-        asking = [m for m in mixes.values() if m.needs_teacher]
-        read = [{e for e in mix.embeddings if e.of == "example"} for mix in asking]
-        if self.with_teachers and experiment.answers == "cached":
-            if any(wanted != read[0] for wanted in read):
-                yield (
-                    "the networks read different vectors of the frozen teacher, and "
-                    "those of one alone would be cached; answers must be live"
-                )
-        elif not self.with_teachers:
-            of_classes = any(e.of == "class" for m in asking for e in m.embeddings)
-            if of_classes:
-                yield (
-                    "means of classes are a frozen teacher's, and none teaches; "
-                    "with_teachers must be true, or class_means=batch"
-                )
+        if any(e.of == "class" for e in experiment.embeddings):
+            yield (
+                "means of classes over the training set are a frozen teacher's, and "
+                "online every network speaks of its own; class_means must be batch"
+            )
         if experiment.teacher_weights:
             yield (
                 "teacher_weights weighs the answers of frozen teachers, and online "
@@ -176,10 +165,10 @@ class Online(Procedure):
 
     def build(self, setting: Setting) -> Training:
         mixes = self.objectives(setting.objective)
-        setting = setting._replace(optimizer=self._optimizer(setting))
-        # As whichever of the objectives asks the most.
-        asking = sorted(mixes.values(), key=lambda m: (m.needs_teacher, m.reads_hidden))
-        consulting = setting._replace(objective=asking[-1])
+        setting = setting._replace(
+            optimizer=self._optimizer(setting),
+            losses=tuple(loss for mix in mixes.values() for loss in mix.losses),
+        )
 
         def init(key, learners, teacher_params, batch):
             key, objective_key = jax.random.split(key)
@@ -189,7 +178,7 @@ class Online(Procedure):
             }
 
             def lessons(outputs):
-                frozen = self._frozen(consulting, teacher_params, batch)
+                frozen = self._frozen(setting, teacher_params, batch)
                 return self._lessons(mixes, setting, outputs, frozen, batch)
 
             objective = {
@@ -212,7 +201,7 @@ class Online(Procedure):
             )
 
         def terms(params, teacher_params, batch, key, step):
-            frozen = self._frozen(consulting, teacher_params, batch)
+            frozen = self._frozen(setting, teacher_params, batch)
             outputs = {
                 name: model.apply(params[name], batch, _of_place(key, i))
                 for i, (name, model) in enumerate(setting.learners.items())

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Shaped
 
 from kd.data.sample import Sample
-from kd.objective import Mix
+from kd.objective import Loss, Mix, embeddings_of, is_told
 from kd.procedures.term_gradients import TermGradients
 from kd.types import (
     Architecture,
@@ -50,14 +50,17 @@ class Setting(NamedTuple):
     term_gradients: TermGradients = "summed"
     view: View | None = None
     mesh: Mesh | None = None
+    losses: tuple[Loss, ...] = ()
+    """That read what the teachers say; those of the objective if there are none."""
 
     def consult(self, teacher_params: Params, batch: Batch) -> Outputs | None:
         """What the teachers say of a batch, as one; None where nobody asks."""
-        if not self.objective.needs_teacher:
+        losses = self.losses or self.objective.losses
+        if not any(loss.needs_teacher for loss in losses):
             return None
-        hidden = self.objective.reads_hidden
-        wanted = [e for e in self.objective.embeddings if e.of == "example"]
-        told = not self.objective.live_readers and all(e.name in batch for e in wanted)
+        hidden = any(loss.reads_hidden for loss in losses)
+        wanted = [e for e in embeddings_of(losses) if e.of == "example"]
+        told = is_told(losses, batch)
         answers = []
         for i, teacher in enumerate(self.teachers):
             cached = batch.get(answers_name(i))

@@ -112,8 +112,7 @@ def gradient_step(
         key = jax.random.fold_in(state.key, state.step)
         if view is not None:
             ask = functools.partial(setting.ask, state.params, teacher_params)
-            # Not the key of dropout.
-            batch = view(jax.random.fold_in(key, _VIEW), batch, ask)
+            batch = view(view_key(state.key, state.step), batch, ask)
         gradient_of = whole if num_microbatches == 1 else in_parts
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
@@ -143,6 +142,16 @@ def gradient_step(
         return new_state, metrics
 
     return step
+
+
+def view_key(key: PRNGKeyArray, step: Any) -> PRNGKeyArray:
+    """The key of what a view draws at a step, which is not that of dropout.
+
+    Args:
+        key: of the training state.
+        step: of the optimizer.
+    """
+    return jax.random.fold_in(jax.random.fold_in(key, step), _VIEW)
 
 
 def _of_both(

@@ -29,6 +29,7 @@ from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
 from kd.types import Architecture, Params, answers_name
+from kd.views.questions import questions
 
 Say = Callable[[str], Any]
 
@@ -192,7 +193,14 @@ def fit(
         }
         asked = 0
         if answers is not None and experiment.asks_teachers:
-            asked = answers.num_queries(every_seed[i].num_seen(num_steps))
+            per_example = questions(
+                experiment.view,
+                experiment.losses,
+                every_seed[i][0],
+                target.num_outputs,
+            )
+            seen = every_seed[i].num_seen(num_steps)
+            asked = answers.num_queries(seen, per_example)
         return Fitted(learnt, num_steps, asked, speed)
 
     return [_outcome(member, i, fitted) for i, member in enumerate(taking_part)]

@@ -167,12 +167,15 @@ def carry_out(
         if isinstance(outcome, Diverged):
             return outcome
         fitted = outcome()
+        asked = fitted.num_queries + _asked_before(experiment, workspace)
         summary = {
             "name": name,
             "seed": seeds[i],
             "scale": workspace.scale,
             **({"together": seeds} if len(seeds) > 1 else {}),
-            **_summary(directory, experiments[i], corpus, made_from, fitted, begun),
+            **_summary(
+                directory, experiments[i], corpus, made_from, fitted, asked, begun
+            ),
         }
         results.write_card(directory, experiments[i], summary)
         run_directory.write_json(directory / "summary.json", summary)
@@ -188,6 +191,7 @@ def _summary(
     corpus: Corpus,
     made_from: Ingredients,
     fitted: Fitted,
+    asked: int,
     begun: float,
 ) -> dict[str, Any]:
     data, speed = made_from.data, fitted.speed
@@ -203,7 +207,7 @@ def _summary(
             "sample": made_from.drawn.counts(),
         },
         **results.write(directory, experiment, data, made_from.answers, fitted),
-        "teacher_queries": fitted.num_queries,
+        "teacher_queries": asked,
         "speed": {
             "examples_per_second": round(speed.examples_per_second, 1),
             "steps": fitted.num_steps,
@@ -217,6 +221,15 @@ def _summary(
         "device": environment.device(),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _asked_before(experiment: Experiment, workspace: Workspace) -> int:
+    """How often teachers were asked by the run that this one goes on from."""
+    start = experiment.start
+    if start is None or start.place or start.recipe is None:
+        return 0
+    finished = folder_of(start.recipe, workspace) / "summary.json"
+    return run_directory.read_json(finished).get("teacher_queries") or 0
 
 
 def _obtain(experiment: Experiment, workspace: Workspace) -> dict[str, Found]:

@@ -10,6 +10,7 @@ from conftest import tiny_experiment
 from test_room import experiment_on, whole_and_resumed, write_table
 
 from kd import run
+from kd.divergences import KL
 from kd.evaluate.classes import Classes
 from kd.experiment import Network
 from kd.features import (
@@ -24,6 +25,7 @@ from kd.models.mlp import MLP
 from kd.networks import answers, load
 from kd.networks.load import Found
 from kd.objective import CrossEntropy
+from kd.procedures.online import Online, Peer
 from kd.train import metrics_log
 from kd.types import Embedding, Outputs
 from kd.views.view import View
@@ -163,6 +165,29 @@ def test_cached_embeddings_teach_as_the_live_teacher_does(taught, place):
     run.run(dataclasses.replace(taught, answers="live"), "live", workspace)
     cached, live = (losses(workspace.runs / n / "0") for n in ("whole", "live"))
     assert len(cached) == 20
+    np.testing.assert_allclose(cached, live, rtol=1e-4)
+
+
+def test_networks_that_read_other_vectors_learn_from_the_cache(points, place):
+    """Each of its own layer, beside one that reads the logits alone."""
+    recipe = dataclasses.replace(points, student=MLP(widths=(12, 10)))
+    kd = CrossEntropy() + 1.0 * KL()
+    peers = (Peer(objective=kd + 2.0 * RKDDistance(teacher_layer=0)), Peer())
+    network = dataclasses.replace(
+        points,
+        student=MLP(widths=(8, 6)),
+        teachers=(Network(recipe=recipe),),
+        objective=kd + RKDDistance(teacher_layer=1),
+        procedure=Online(peers=(*peers, Peer(objective=kd)), with_teachers=True),
+        num_steps=5,
+    )
+    for name in ("cached", "live"):
+        found = dataclasses.replace(network, answers=name)
+        run.run(found, name, place.workspace)
+        if name == "cached":
+            assert not any("runs in every step" in line for line in place.said)
+    cached, live = (losses(place.workspace.runs / n / "0") for n in ("cached", "live"))
+    assert len(cached) == 5
     np.testing.assert_allclose(cached, live, rtol=1e-4)
 
 

@@ -229,6 +229,20 @@ def test_what_no_curriculum_can_be_is_refused(fields, message):
         on_points("", **fields)
 
 
+def test_experts_of_other_labels_are_refused():
+    """All of them, whoever is the one that differs, before anything is trained."""
+    ours = experiment_on("", THREE, 1.0 * CrossEntropy())
+    theirs = experiment_on("", Classes(("low", "high")), 1.0 * CrossEntropy())
+    experts = [Network(recipe=recipe) for recipe in (ours, theirs)]
+    for i, several in ((1, experts), (0, experts[::-1])):
+        with pytest.raises(
+            ValueError,
+            match=rf"teachers\.{i} has other outputs \(low, high\) than the task "
+            r"\(low, mid, high\), and kl compares logits",
+        ):
+            on_points("", teachers=tuple(several))
+
+
 def test_hidden_labels_have_a_margin_and_no_loss():
     with pytest.raises(UserError, match="difficulty=loss reads the label of every"):
         config.override(on_points(""), "data.unlabelled=0.5")

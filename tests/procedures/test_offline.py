@@ -19,12 +19,17 @@ from kd.divergences import (
     ReverseKL,
     SinKD,
     TotalVariation,
+    annealing,
+    continuation,
 )
 from kd.features import RKDDistance
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
-from kd.types import Outputs
+from kd.train.mesh import data_mesh, replicate, shard_batch
+from kd.train.optimizer import AdamW
+from kd.train.pruning import Pruning
+from kd.types import Model, Outputs
 
 
 def offline(student, teacher, objective, optimizer, **options):
@@ -434,3 +439,37 @@ def test_weights_may_be_schedules_of_the_step():
         state, metrics = procedure.step(state, None, batch)
         found.append(metrics["loss"] / metrics["loss/ce"])
     np.testing.assert_allclose(found, [1.0, 0.5, 0.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [continuation(8), annealing(8, num_levels=4), CrossEntropy() + ComparativeKL()],
+    ids=["continuation", "annealing", "comparative"],
+)
+def test_one_and_four_devices_give_the_same(objective):
+    """What follows the step, and a student that is pruned meanwhile."""
+    pruning = Pruning(share=0.5, begin=0.0, end=1.0, every=1)
+    optimizer = AdamW(learning_rate=1e-2, pruning=pruning).build(8)
+    model = Model(
+        lambda key, batch: {"kernel": linear().init(key, batch)["w"]},
+        lambda params, batch, key: linear().apply({"w": params["kernel"]}, batch, key),
+    )
+    found = []
+    for number in (1, 4):
+        mesh = data_mesh(jax.devices()[:number])
+        procedure, state, teacher_params, batch = start(
+            objective, model, optimizer, mesh=mesh
+        )
+        state, teacher_params = replicate(state, mesh), replicate(teacher_params, mesh)
+        batch, rows = shard_batch(batch, mesh), []
+        for _ in range(8):
+            state, metrics = procedure.step(state, teacher_params, batch)
+            rows.append(sorted((k, float(v)) for k, v in metrics.items()))
+        found.append(rows)
+    for ours, theirs in zip(*found, strict=True):
+        assert [name for name, _ in ours] == [name for name, _ in theirs]
+        np.testing.assert_allclose(
+            [value for _, value in ours], [value for _, value in theirs],
+            rtol=1e-5, atol=1e-7,
+        )  # fmt: skip
+    assert dict(ours)["sparsity"] == pytest.approx(0.5, abs=0.05)

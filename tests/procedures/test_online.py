@@ -17,14 +17,14 @@ from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.evaluate.number import Number
 from kd.experiment import Network
-from kd.features import RKDDistance
+from kd.features import NormAndDirection, RKDDistance
 from kd.models.mlp import MLP
 from kd.objective import CrossEntropy, Loss, SquaredError
 from kd.procedures.offline import Offline
 from kd.procedures.online import Online, Peer
 from kd.procedures.procedure import Setting
 from kd.train import metrics_log
-from kd.train.mesh import data_mesh
+from kd.train.mesh import data_mesh, replicate, shard_batch
 from kd.train.optimizer import AdamW
 from kd.views.view import View
 
@@ -242,6 +242,23 @@ def test_cached_answers_of_a_frozen_teacher_are_those_of_the_live_one():
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@every_lesson
+def test_one_and_four_devices_give_the_same(taught_by):
+    found = []
+    for number in (1, 4):
+        mesh = data_mesh(jax.devices()[:number])
+        online = Online(peers=(Peer(), Peer()), taught_by=taught_by, with_teachers=True)
+        networks = Started(online, DML + 0.8 * SinKD(), teachers=1, mesh=mesh)
+        networks.state = replicate(networks.state, mesh)
+        networks.batch = shard_batch(networks.batch, mesh)
+        losses = [float(networks.step()[1]["loss"]) for _ in range(4)]
+        found.append((losses, networks.step()[0]))
+    (ours, our_weights), (theirs, their_weights) = found
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    for name, weights in our_weights.items():
+        np.testing.assert_allclose(weights, their_weights[name], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("sharper", ["forward", "reverse"])
 def test_balanced_divergences_of_equal_weight_are_jeffreys(sharper):
     peers = (Peer(objective=CrossEntropy() + KL(2.0)),)
@@ -412,6 +429,10 @@ def on_points(directory, target=THREE, **fields):
                 "teachers": (Network(place="a"), Network(place="b")),
             },
             "rkd_distance reads hidden states, and 2 frozen teachers",
+        ),
+        (
+            {"objective": DML + NormAndDirection()},
+            "training set are a frozen teacher's, and .* class_means must be batch",
         ),
         (
             {"procedure": Online(with_teachers=True)},

@@ -13,21 +13,30 @@ from kd import run
 from kd.divergences import DKD, KL, ComparativeKL
 from kd.evaluate.classes import Classes
 from kd.experiment import Network
-from kd.features import RKDAngle, RKDDistance
+from kd.features import Hints, RKDAngle, RKDDistance
 from kd.models.mlp import MLP
 from kd.networks import answers
 from kd.networks.load import Found
 from kd.objective import CrossEntropy
 from kd.procedures.curriculum import Curriculum
-from kd.procedures.online import Online
+from kd.procedures.online import Online, Peer
 from kd.run.memory import Memory
 from kd.train.mesh import data_mesh
-from kd.views.view import View
+from kd.views import Beside, Composed, Mixup, Pick
+from kd.views.view import View, with_inputs
 
 pytestmark = pytest.mark.slow
 
 TWO = Classes(("low", "high"))
 KD = 0.5 * CrossEntropy() + 0.5 * KL()
+
+
+@dataclasses.dataclass(frozen=True)
+class Halved(View):
+    """Inputs of half their size."""
+
+    def __call__(self, key, batch, ask=None):
+        return with_inputs(batch, inputs=batch["inputs"] / 2)
 
 
 class Counter:
@@ -129,9 +138,73 @@ CASES = {
         {"num_teachers": 3, "procedure": Curriculum(), "answers": "cached"},
         lambda n: 3 * n,
     ),
+    "watched": ({"answers": "live", "term_gradients": "watched"}, lambda n: 2 * n),
+    "a view": ({"view": Mixup()}, lambda n: 2 * n),
+    "interpolated": ({"view": Mixup(answers="interpolated")}, lambda n: n),
+    "beside a view": ({"view": Beside(Mixup())}, lambda n: n + 2 * n),
+    "beside a view, live": (
+        {"view": Beside(Mixup()), "answers": "live"}, lambda n: 2 * 2 * n,
+    ),
+    "beside a view, hidden states": (
+        {"view": Beside(Mixup()), "objective": KD + Hints()}, lambda n: 4 * n,
+    ),
+    "beside a view, interpolated": (
+        {"view": Beside(Mixup(answers="interpolated"))}, lambda n: n,
+    ),
+    "after a view": (
+        {"view": Composed((Halved(), Beside(Mixup()))), "num_teachers": 2},
+        lambda n: 2 * (2 * n + 2 * n),
+    ),
+    # Three mixtures of each, then what is kept.
+    "picked": (
+        {"view": Pick(Mixup(), num_views=3, by="teacher")}, lambda n: 2 * (3 + 1) * n,
+    ),
+    "picked by the student": ({"view": Pick(Mixup())}, lambda n: 2 * n),
+    "picked, interpolated": (
+        {"view": Pick(Mixup(answers="interpolated"), by="teacher")}, lambda n: n,
+    ),
+    "picked by the clean": (
+        {"view": Pick(Mixup(), by="teacher", entropy_of="clean")},
+        lambda n: 2 * (1 + 1) * n,
+    ),
+    "picked beside, in parts": (
+        {"view": Beside(Pick(Mixup(), by="teacher")), "num_microbatches": 4},
+        lambda n: n + 2 * (2 + 1) * n,
+    ),
+    "picked beside by the clean": (
+        {"view": Beside(Pick(Mixup(), by="teacher", entropy_of="clean"))},
+        lambda n: n + 2 * n,
+    ),
     "online": ({"procedure": Online()}, lambda n: 0),
     "online, and a teacher": (
         {"procedure": Online(with_teachers=True), "answers": "live"}, lambda n: 2 * n,
+    ),
+    "online, and vectors of a teacher": (
+        {
+            "procedure": Online(
+                peers=(Peer(objective=KD + RKDAngle(teacher_layer=0)), Peer()),
+                with_teachers=True,
+            ),
+            "objective": KD + RKDDistance(),
+        },
+        lambda n: n,
+    ),
+    "online, and other vectors of one layer": (
+        {
+            "procedure": Online(
+                peers=(Peer(objective=KD + RKDAngle(read="first")),),
+                with_teachers=True,
+            ),
+            "objective": KD + RKDDistance(),
+        },
+        lambda n: 2 * n,
+    ),
+    "online, a teacher and a view": (
+        {
+            "procedure": Online(with_teachers=True),
+            "view": Beside(Pick(Mixup(), by="teacher")),
+        },
+        lambda n: n + 2 * (2 + 1) * n,
     ),
 }  # fmt: skip
 
@@ -145,6 +218,20 @@ def test_a_counter_in_the_teacher_agrees(case, taught, counted):
     assert wanted is None or abs(number - wanted) <= 2
     if case == "live, in the middle of an epoch":
         assert summary["data"]["num_train"] < number / 2 < 9 * 16
+
+
+def test_a_second_phase_has_asked_as_often_as_the_first(taught, counted):
+    """All that two phases ask, whichever of them asks."""
+    first = taught(answers="live")
+    second = dataclasses.replace(
+        first, objective=1.0 * CrossEntropy(), start=Network(recipe=first)
+    )
+    summary, number = counted(second)
+    assert summary["teacher_queries"] == number == 2 * summary["data"]["num_train"]
+    third = dataclasses.replace(first, start=Network(recipe=second))
+    summary, number = counted(third, "third")
+    assert number == 2 * summary["data"]["num_train"]
+    assert summary["teacher_queries"] == 2 * number
 
 
 def test_a_run_that_was_stopped_has_asked_as_often(taught, counted, place):
