@@ -30,6 +30,7 @@ from jaxtyping import Int, Shaped
 from kd.data.sample import Sampled
 from kd.evaluate.target import Target
 from kd.models.bert_checkpoint import Head
+from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
 from kd.types import Architecture, ComputeDtype, Model
 
 
@@ -39,7 +40,7 @@ class Records(Protocol):
 
     @property
     def labels(self) -> Shaped[np.ndarray, "n"]:
-        """Targets: classes int32 in [0, v), or numbers float32."""
+        """Targets: classes int32 in [0, v), numbers float32, or what text is asked."""
         ...
 
     def __len__(self) -> int: ...
@@ -89,8 +90,8 @@ class Split(Protocol):
     """The examples of one split as a network takes them."""
 
     @property
-    def labels(self) -> Shaped[np.ndarray, "num_examples"]:
-        """Targets, as in the records."""
+    def labels(self) -> Shaped[np.ndarray, "num_examples ..."]:
+        """Targets, as in the records, or the tokens of these."""
         ...
 
     def __len__(self) -> int: ...
@@ -110,6 +111,15 @@ class Split(Protocol):
     def content(self) -> bytes:
         """All that the network may read, for a fingerprint."""
         ...
+
+
+def judged(split: Split) -> Shaped[np.ndarray, "num_examples ..."]:
+    """What a network's answers about a split are judged by.
+
+    Its `references` where it has them, since what is learnt there is something else,
+    such as the tokens of a text; else its labels.
+    """
+    return getattr(split, "references", split.labels)
 
 
 class Prepared(NamedTuple):
@@ -178,9 +188,20 @@ class Task(Sampled, abc.ABC, Generic[R]):
         return "SequenceClassification"
 
     def build(
-        self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
+        self,
+        network: Architecture,
+        *,
+        vocab_size: int = 0,
+        compute_dtype: ComputeDtype = "float32",
     ) -> Model:
-        """The network with as many outputs as the task asks for."""
+        """The network with as many outputs as the task asks for.
+
+        Args:
+            network: its sizes.
+            vocab_size: see `Prepared`; as many are the outputs of a task that writes.
+            compute_dtype: of its activations.
+        """
+        del vocab_size
         return network.build(self.target.num_outputs, compute_dtype=compute_dtype)
 
     @property
@@ -189,8 +210,10 @@ class Task(Sampled, abc.ABC, Generic[R]):
         """A file of the official layout, to say what is expected where."""
 
     @abc.abstractmethod
-    def read_local(self, directory: Path) -> tuple[R, R]:
-        """Two splits from the files in a folder: to train on, and to judge by.
+    def read_local(self, directory: Path) -> tuple[R, ...]:
+        """The splits in the files in a folder: to train on, then to judge by.
+
+        Two, or what else `divide` takes.
 
         Raises:
             UserError: a file is missing or not what it should be.
@@ -258,6 +281,11 @@ class Task(Sampled, abc.ABC, Generic[R]):
     def preprocessing_place(self) -> str:
         """Where what turns records into inputs lies; empty where it is made of them."""
         return ""
+
+    def special_tokens(self, directory: Path) -> SpecialTokens:
+        """Where texts begin and end in the vocabulary of the network in a directory."""
+        del directory
+        return NO_SPECIAL_TOKENS
 
     def check(self, network: Architecture, name: str) -> None:
         """Raises ValueError if the network called `name` cannot read the examples."""

@@ -7,6 +7,7 @@ compared from the first one of the answer on, the k-th with the k-th.
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ class CrossTokenizerLoss(Loss):
 
     Subclasses are frozen dataclasses that define `compare`.
     """
+
+    of_tokens: ClassVar[bool] = True
 
     student_temperature: float = 1.0
     teacher_temperature: float = 1.0

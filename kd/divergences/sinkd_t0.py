@@ -39,6 +39,7 @@ class SinKDOfT0Script(Loss):
     """
 
     name = "sinkd_t0_script"
+    of_tokens = True
 
     def __call__(
         self,

@@ -1,6 +1,7 @@
 """The logits of a model, or what else it says, on a split."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Int
 
 from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
+from kd.evaluate.target import Target
 from kd.train.mesh import shard_batch
 from kd.types import Batch, Model, Outputs, Params
 
@@ -31,11 +33,65 @@ class Predict(Protocol):
         ...
 
 
+def keeper(target: Target) -> Callable[[Outputs, Batch], Any]:
+    """What a target keeps of a network's outputs for a batch."""
+
+    def keep(outputs: Outputs, batch: Batch) -> Any:
+        return target.keep(outputs.logits, batch)
+
+    return keep
+
+
+def keeper_beside(target: Target) -> Callable[[Outputs, Batch], Any]:
+    """The same of the outputs of `beside`."""
+
+    def keep(outputs: Outputs, batch: Batch) -> Any:
+        (teacher,) = outputs.hidden
+        return target.keep_beside(outputs.logits, teacher, batch)
+
+    return keep
+
+
+def beside(student: Model, teacher: Model) -> Model:
+    """A student whose outputs have its teacher's logits as the only hidden state.
+
+    Its parameters are (the student's, the teacher's).
+    """
+
+    def apply(params: Any, batch: Batch, key: Any) -> Outputs:
+        ours, theirs = params
+        answer = teacher.apply(theirs, batch, key)
+        return Outputs(student.apply(ours, batch, key).logits, (answer.logits,))
+
+    return Model(student.init, apply)
+
+
+def as_one(
+    teachers: Sequence[Model], combine: Callable[[list[Any]], Any]
+) -> Model:
+    """Several networks as one that gives combined logits, of a tuple of parameters."""
+
+    def apply(params: Any, batch: Batch, key: Any) -> Outputs:
+        answers = [
+            teacher.apply(own, batch, key).logits
+            for teacher, own in zip(teachers, params, strict=True)
+        ]
+        return Outputs(answers[0] if len(answers) == 1 else combine(answers))
+
+    return Model(teachers[0].init, apply)
+
+
+_MOST_ROWS = 64
+"""At a time on a device: 64 rows of activations stay in a processor's cache, 256 take
+half as long again."""
+_MOST_LOGITS = 2**25
+"""Of all rows at a time on a device, 128 MiB: of texts, fewer rows have as many."""
+
+
 def predictor(
     model: Model,
     *,
     mesh: Mesh,
-    rows_per_device: int = 64,
     of: Callable[[Outputs, Batch], Any] = logits,
 ) -> Predict:
     """The function of a network: float32 logits, unless told otherwise.
@@ -45,15 +101,19 @@ def predictor(
     Args:
         model: asked.
         mesh: of the devices to compute on.
-        rows_per_device: examples at a time.
         of: what to keep of the outputs for a batch, if not the logits: arrays
             [b, ...], or a tree of them.
 
     Returns:
         The function; it gives arrays [num_examples, ...] in the order of the split.
     """
-    # 64 rows of activations stay in a processor's cache: 256 take half as long again.
-    rows = rows_per_device * mesh.size
+
+    def num_rows(params, split) -> int:
+        # Of all groups as many: a batch of another number would be compiled anew.
+        largest = split.inputs(np.array([split.groups.argmax()]))
+        outputs = jax.eval_shape(model.apply, params, largest, None)
+        fit = _MOST_LOGITS // max(math.prod(outputs.logits.shape[1:]), 1)
+        return mesh.size * min(max(fit, 1), _MOST_ROWS)
 
     @jax.jit
     def answer(params, batch):
@@ -62,6 +122,7 @@ def predictor(
     def predict(params, split, about=None):
         if about is None:
             about = np.arange(len(split))
+        rows = num_rows(params, split)
         plan = plan_in_order(split.groups[about], batch_size=rows)
         found = [
             answer(

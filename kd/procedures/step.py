@@ -115,6 +115,8 @@ def gradient_step(
             # Not the key of dropout.
             batch = view(jax.random.fold_in(key, _VIEW), batch, ask)
         gradient_of = whole if num_microbatches == 1 else in_parts
+        if num_microbatches > 1 and "prediction_mask" in batch:
+            batch = _with_tokens_per_example(batch)
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
         )
@@ -143,6 +145,16 @@ def gradient_step(
         return new_state, metrics
 
     return step
+
+
+def _with_tokens_per_example(batch: Batch) -> Batch:
+    """With what a part of the batch does not know: how many tokens the whole has."""
+    if any(name.endswith("_weight") for name in batch):
+        return batch
+    mask = batch["mask"]
+    num_tokens = jnp.sum(batch["prediction_mask"] & mask[:, None])
+    mean = jnp.maximum(num_tokens, 1) / jnp.maximum(jnp.sum(mask), 1)
+    return {**batch, "tokens_per_example": jnp.full(mask.shape, mean, jnp.float32)}
 
 
 def _of_both(

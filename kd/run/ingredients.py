@@ -183,6 +183,7 @@ def _ask(
             loaded,
             experiment.combine,
             data,
+            target=experiment.data.target,
             about=about,
             in_step=in_step,
             embeddings=embeddings,

@@ -10,7 +10,7 @@ import numpy as np
 from kd import config
 from kd.analysis.transport_plan import transport_plan
 from kd.atomic import atomic_write
-from kd.data.task import Prepared
+from kd.data.task import Prepared, judged
 from kd.experiment import Experiment
 from kd.models import card, saved
 from kd.networks.answers import Answers
@@ -32,7 +32,7 @@ def write(
     Returns:
         The scores of student and teacher, for the summary.
     """
-    targets, target = data.final.labels, experiment.data.target
+    targets, target = judged(data.final), experiment.data.target
     exported = experiment.procedure.exported
     student = fitted.learnt[exported]
     keep.save(directory / keep.LAST, experiment, student.network, student.params)
@@ -40,7 +40,7 @@ def write(
     outputs |= {n: one.outputs for n, one in fitted.learnt.items() if n != exported}
     if answers is not None and answers.final is not None:
         outputs["teacher"] = answers.final
-        if target.has_classes:
+        if target.has_classes and target.keeps_logits:
             plan = transport_plan(
                 experiment.objective, targets, student.outputs, answers.final
             )
@@ -74,7 +74,7 @@ def write(
         if answers.final is not None and answers.dev is not None:
             results["teacher"] |= target.scores(answers.final, targets)
             # The bar of the student's evaluations, where these are of another split.
-            bar = target.main.compute(answers.dev, data.dev.labels)
+            bar = target.main.compute(answers.dev, judged(data.dev))
             results["teacher"]["dev"] = bar
             results["fidelity"] = target.compare(student.outputs, answers.final)
     return results
