@@ -24,9 +24,7 @@ def experiment(scale: Scale) -> Experiment:
     """Text alone."""
     if scale == "paper":
         return Experiment(
-            data=dataclasses.replace(
-                BOOKS, tokenizer=ByteBPE(size=16384), length=1024
-            ),
+            data=dataclasses.replace(BOOKS, tokenizer=ByteBPE(size=16384), length=1024),
             student=GPT2.small(),
             objective=1.0 * PerToken(CrossEntropy()),
             optimizer=AdamW(learning_rate=6e-4, warmup=0.05, weight_decay=0.1),

@@ -1,6 +1,6 @@
 """Tiny Shakespeare: a language model distilled token by token, as `wikitext_kd`.
 
-    make exp NAME=shakespeare_kd DATA_DIR=~/data
+make exp NAME=shakespeare_kd DATA_DIR=~/data
 """
 
 from experiments import wikitext_kd

@@ -8,8 +8,10 @@ know of documents but by that token: it sees what stands before it in the row.
 
 import dataclasses
 import functools
+import itertools
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,10 +21,12 @@ from jaxtyping import Int
 
 from kd.data import byte_bpe, files, text
 from kd.data.byte_bpe import ByteBPE
-from kd.data.task import Corpus, Prepared, Task
+from kd.data.prompts import Prompts
+from kd.data.task import Corpus, Prepared, Split, Task
 from kd.errors import UserError
 from kd.evaluate.target import Target
 from kd.evaluate.tokens import Tokens
+from kd.models.generate import Sample
 from kd.models.gpt2 import GPT2
 from kd.models.llama import Llama
 from kd.models.special_tokens import SpecialTokens
@@ -225,6 +229,33 @@ class LanguageTask(Task[Texts]):
     def preprocessing_place(self) -> str:
         return self.tokenizer.vocabulary
 
+    def prompts(self, split: Split, directory: Path, num: int) -> Prompts:
+        """Beginnings of rows, and a while of what follows."""
+        tokenizer = byte_bpe.load(directory)
+        end = byte_bpe.end_token(tokenizer, directory)
+        index = np.unique(np.linspace(0, len(split) - 1, num).astype(int))
+        if len(split) > 1:
+            index = index[index < len(split) - 1]  # The last row may be short.
+        rows = split.inputs(index)
+        width = max(min(self.length // 4, 32), 1)
+        num_tokens = min(self.length - width, 48)
+
+        def decode(ids: Sequence[int]) -> str:
+            return tokenizer.decode([*ids], skip_special_tokens=False)
+
+        tokens = rows["tokens"][:, :width]
+        following = rows["labels"][:, width - 1 : width - 1 + num_tokens]
+        return Prompts(
+            tokens=tokens,
+            token_mask=rows["token_mask"][:, :width],
+            shown=[decode(ids) for ids in tokens.tolist()],
+            references=[decode([i for i in x if i >= 0]) for x in following.tolist()],
+            decode=decode,
+            num_tokens=num_tokens,
+            end=(end,),
+            how=Sample(top_p=0.9),
+        )
+
     def special_tokens(self, directory: Path) -> SpecialTokens:
         end = byte_bpe.end_token(byte_bpe.load(directory), directory)
         return SpecialTokens(end=(end,), padding=end)
@@ -266,7 +297,7 @@ def _documents(whole: str, begins: str) -> list[str]:
     starts = [m.start() for m in re.finditer(begins, whole, re.MULTILINE)]
     # What stands before the first goes with it.
     cuts = [0, *starts[1:], len(whole)]
-    return [whole[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [whole[a:b] for a, b in itertools.pairwise(cuts)]
 
 
 def _without_end(documents: list[str], share: float) -> tuple[list[str], list[str]]:

@@ -27,6 +27,7 @@ from typing import (
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from kd.data.prompts import Prompts
 from kd.data.sample import Sampled
 from kd.evaluate.target import Target
 from kd.models.bert_checkpoint import Head
@@ -281,6 +282,17 @@ class Task(Sampled, abc.ABC, Generic[R]):
     def preprocessing_place(self) -> str:
         """Where what turns records into inputs lies; empty where it is made of them."""
         return ""
+
+    def prompts(self, split: Split, directory: Path, num: int) -> Prompts | None:
+        """Some of a split to write after; None where nothing is written.
+
+        Args:
+            split: as `encode` made it.
+            directory: of a network, with what turns records into inputs.
+            num: as many at most.
+        """
+        del split, directory, num
+        return None
 
     def special_tokens(self, directory: Path) -> SpecialTokens:
         """Where texts begin and end in the vocabulary of the network in a directory."""

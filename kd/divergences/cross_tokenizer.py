@@ -7,7 +7,6 @@ compared from the first one of the answer on, the k-th with the k-th.
 
 import abc
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +27,6 @@ class CrossTokenizerLoss(Loss):
 
     Subclasses are frozen dataclasses that define `compare`.
     """
-
-    of_tokens: ClassVar[bool] = True
 
     student_temperature: float = 1.0
     teacher_temperature: float = 1.0
@@ -85,6 +82,10 @@ class CrossTokenizerLoss(Loss):
         )
         losses = self.compare(student, teacher, kept, teacher_kept)
         return jnp.where(kept[:, 0] & teacher_kept[:, 0], losses, 0)
+
+    @property
+    def of_tokens(self) -> bool:
+        return True
 
     @abc.abstractmethod
     def compare(

@@ -39,7 +39,6 @@ class SinKDOfT0Script(Loss):
     """
 
     name = "sinkd_t0_script"
-    of_tokens = True
 
     def __call__(
         self,
@@ -79,6 +78,10 @@ class SinKDOfT0Script(Loss):
 
         kernel, _ = jax.lax.scan(normalise, kernel, length=20)
         return 0.0008 * jnp.sum(kept) * jnp.sum(kernel * cost, axis=(1, 2))
+
+    @property
+    def of_tokens(self) -> bool:
+        return True
 
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch

@@ -67,6 +67,8 @@ class Target(abc.ABC):
 
     keeps_logits: ClassVar[bool] = True
     """Whether what is kept of a network's outputs is its logits, whole."""
+    compares_beside: ClassVar[bool] = False
+    """Whether `keep_beside` keeps more than `keep`."""
     of_tokens: ClassVar[bool] = False
     """Whether a network gives logits [b, n, v], a prediction for every token."""
 
@@ -86,7 +88,7 @@ class Target(abc.ABC):
     def keep_beside(self, student: Any, teacher: Any, batch: Batch) -> Any:
         """The same of a student, with what only its teacher's logits beside it tell.
 
-        Asked of the final student alone, and only where logits are not kept.
+        Asked of the final student alone, where `compares_beside`.
         """
         del teacher
         return self.keep(student, batch)

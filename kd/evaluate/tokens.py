@@ -138,7 +138,10 @@ def agreement(
 ) -> float:
     """Share of the tokens where both find the same one likeliest."""
     counts = _counting(teacher)
-    ours, theirs = Kept(*np.moveaxis(student, -1, 0)), Kept(*np.moveaxis(teacher, -1, 0))
+    ours, theirs = (
+        Kept(*np.moveaxis(student, -1, 0)),
+        Kept(*np.moveaxis(teacher, -1, 0)),
+    )
     return float((ours.choice == theirs.choice)[counts].mean())
 
 
@@ -152,7 +155,7 @@ def kl(
 
 def _counting(outputs: Float[np.ndarray, "n t k"]) -> Bool[np.ndarray, "n t"]:
     """Where there is a prediction: elsewhere all is 0, a probability of 1 included."""
-    return outputs.any(axis=-1)
+    return np.any(outputs, axis=-1)
 
 
 def _predictions(outputs: np.ndarray, targets: np.ndarray) -> Kept:
@@ -235,6 +238,7 @@ class Tokens(Target):
     official: tuple[Metric, ...] = (PERPLEXITY, BITS_PER_BYTE)  # pyrefly: ignore
     targets_name = "next_tokens"
     keeps_logits = False
+    compares_beside = True
     of_tokens = True
 
     @property

@@ -133,9 +133,7 @@ def load(
     def build(network: Architecture) -> Model:
         if differs:
             return network.build(max(len(labels), 1), compute_dtype=dtype)
-        return task.build(
-            network, vocab_size=data.vocab_size, compute_dtype=dtype
-        )
+        return task.build(network, vocab_size=data.vocab_size, compute_dtype=dtype)
 
     model = build(network)
     try:

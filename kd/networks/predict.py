@@ -66,9 +66,7 @@ def beside(student: Model, teacher: Model) -> Model:
     return Model(student.init, apply)
 
 
-def as_one(
-    teachers: Sequence[Model], combine: Callable[[list[Any]], Any]
-) -> Model:
+def as_one(teachers: Sequence[Model], combine: Callable[[list[Any]], Any]) -> Model:
     """Several networks as one that gives combined logits, of a tuple of parameters."""
 
     def apply(params: Any, batch: Batch, key: Any) -> Outputs:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.atomic import atomic_write
-from kd.report import figures
+from kd.report import figures, samples
 from kd.report.files import Run, main_metric, read_run
 from kd.report.markup import Markup, document, element, table
 from kd.report.quantities import (
@@ -75,6 +75,7 @@ def render(run: Run) -> str:
         _origin(summary),
         _scores(summary),
         element("dl", *_tiles(summary), class_="tiles"),
+        *samples.section(run),
         *figures.sections(run),
         element("h2", "What was run"),
         _json("Configuration: every field of the experiment as resolved", run.config),

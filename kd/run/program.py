@@ -115,7 +115,8 @@ def _build(
 
     def learner(model: Model) -> Learner:
         predict_beside = None
-        if answers is not None and answers.dev is not None and not target.keeps_logits:
+        asked = answers is not None and answers.dev is not None
+        if answers is not None and asked and target.compares_beside:
             teacher = as_one([t.model for t in answers.teachers], experiment.combine)
             predict_beside = predictor(
                 beside(model, teacher), mesh=mesh, of=keeper_beside(target)

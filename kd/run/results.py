@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from kd import config
 from kd.analysis.transport_plan import transport_plan
@@ -17,6 +18,7 @@ from kd.networks.answers import Answers
 from kd.networks.place import is_directory
 from kd.run import keep
 from kd.run.fit import Fitted
+from kd.run.samples import write_samples
 from kd.train import metrics_log
 
 
@@ -26,6 +28,7 @@ def write(
     data: Prepared,
     answers: Answers | None,
     fitted: Fitted,
+    mesh: Mesh,
 ) -> dict[str, Any]:
     """Writes the network, final predictions and a transport plan.
 
@@ -40,11 +43,13 @@ def write(
     outputs |= {n: one.outputs for n, one in fitted.learnt.items() if n != exported}
     if answers is not None and answers.final is not None:
         outputs["teacher"] = answers.final
-        if target.has_classes and target.keeps_logits:
+        # Of a class for each example, whatever else is kept of other answers.
+        if target.has_classes and student.outputs.ndim == 2:
             plan = transport_plan(
                 experiment.objective, targets, student.outputs, answers.final
             )
             np.savez(directory / "plan.npz", allow_pickle=False, **plan)
+    write_samples(directory, experiment.data, data, student, answers, mesh)
     predictions = target.predictions(targets, outputs)
     np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
 

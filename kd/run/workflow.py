@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from jax.sharding import Mesh
+
 from kd import config, environment, run_directory
 from kd.data.task import Corpus
 from kd.errors import Diverged
@@ -172,7 +174,15 @@ def carry_out(
             "seed": seeds[i],
             "scale": workspace.scale,
             **({"together": seeds} if len(seeds) > 1 else {}),
-            **_summary(directory, experiments[i], corpus, made_from, fitted, begun),
+            **_summary(
+                directory,
+                experiments[i],
+                corpus,
+                made_from,
+                fitted,
+                workspace.mesh,
+                begun,
+            ),
         }
         results.write_card(directory, experiments[i], summary)
         run_directory.write_json(directory / "summary.json", summary)
@@ -188,6 +198,7 @@ def _summary(
     corpus: Corpus,
     made_from: Ingredients,
     fitted: Fitted,
+    mesh: Mesh,
     begun: float,
 ) -> dict[str, Any]:
     data, speed = made_from.data, fitted.speed
@@ -202,7 +213,7 @@ def _summary(
             "num_final": len(data.final),
             "sample": made_from.drawn.counts(),
         },
-        **results.write(directory, experiment, data, made_from.answers, fitted),
+        **results.write(directory, experiment, data, made_from.answers, fitted, mesh),
         "teacher_queries": fitted.num_queries,
         "speed": {
             "examples_per_second": round(speed.examples_per_second, 1),
