@@ -233,9 +233,8 @@ class LanguageTask(Task[Texts]):
         """Beginnings of rows, and a while of what follows."""
         tokenizer = byte_bpe.load(directory)
         end = byte_bpe.end_token(tokenizer, directory)
-        index = np.unique(np.linspace(0, len(split) - 1, num).astype(int))
-        if len(split) > 1:
-            index = index[index < len(split) - 1]  # The last row may be short.
+        # The last row may be short.
+        index = np.unique(np.linspace(0, max(len(split) - 2, 0), num).astype(int))
         rows = split.inputs(index)
         width = max(min(self.length // 4, 32), 1)
         num_tokens = min(self.length - width, 48)

@@ -69,6 +69,8 @@ class Target(abc.ABC):
     """Whether what is kept of a network's outputs is its logits, whole."""
     compares_beside: ClassVar[bool] = False
     """Whether `keep_beside` keeps more than `keep`."""
+    writes: ClassVar[bool] = False
+    """Whether a network is judged by texts that it writes, too: see `with_texts`."""
     of_tokens: ClassVar[bool] = False
     """Whether a network gives logits [b, n, v], a prediction for every token."""
 
@@ -92,6 +94,10 @@ class Target(abc.ABC):
         """
         del teacher
         return self.keep(student, batch)
+
+    def with_texts(self, kept: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """What `keep` kept of a split and what was written there, as one array [n]."""
+        raise NotImplementedError(f"{type(self).__name__} judges no texts")
 
     @property
     def problem_type(self) -> str:

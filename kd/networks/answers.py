@@ -22,6 +22,7 @@ from kd.evaluate.target import Target
 from kd.features import class_means, layers
 from kd.networks.load import Loaded, longest
 from kd.networks.predict import as_one, keeper, logits, predictor
+from kd.networks.write import with_texts
 from kd.train.mesh import replicate
 from kd.types import Batch, Embedding, Outputs
 
@@ -172,6 +173,8 @@ def _kept(
     """
     together = as_one([teacher.model for teacher in teachers], combine)
     predict = predictor(together, mesh=mesh, of=keeper(target))
+    if target.writes:
+        predict = with_texts(predict, together, target, mesh)
     params = replicate(tuple(teacher.params for teacher in teachers), mesh)
     splits = [data.dev, *([] if data.test is None else [data.test])]
     return [predict(params, split) for split in splits]

@@ -13,7 +13,7 @@ from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
 from kd.evaluate.target import Target
 from kd.train.mesh import shard_batch
-from kd.types import Batch, Model, Outputs, Params
+from kd.types import Batch, Decoder, Model, Outputs, Params
 
 
 def logits(outputs: Outputs, batch: Batch) -> Any:
@@ -74,9 +74,28 @@ def as_one(teachers: Sequence[Model], combine: Callable[[list[Any]], Any]) -> Mo
             teacher.apply(own, batch, key).logits
             for teacher, own in zip(teachers, params, strict=True)
         ]
-        return Outputs(answers[0] if len(answers) == 1 else combine(answers))
+        return Outputs(together(answers))
 
-    return Model(teachers[0].init, apply)
+    def together(logits: list[Any]) -> Any:
+        return logits[0] if len(logits) == 1 else combine(logits)
+
+    def start(params: Any, batch: Batch, room: int) -> tuple[Any, Any]:
+        begun = [
+            decoder.start(own, batch, room)
+            for decoder, own in zip(decoders, params, strict=True)
+        ]
+        return together([logits for logits, _ in begun]), tuple(c for _, c in begun)
+
+    def step(params: Any, cache: Any, tokens: Any) -> tuple[Any, Any]:
+        done = [
+            decoder.step(own, one, tokens)
+            for decoder, own, one in zip(decoders, params, cache, strict=True)
+        ]
+        return together([logits for logits, _ in done]), tuple(c for _, c in done)
+
+    decoders = [t.decoder for t in teachers if t.decoder is not None]
+    writes = len(decoders) == len(teachers)
+    return Model(teachers[0].init, apply, Decoder(start, step) if writes else None)
 
 
 _MOST_ROWS = 64
@@ -131,7 +150,7 @@ def predictor(
         order = np.concatenate(plan)
 
         def in_order(*parts):
-            values = np.concatenate(
+            values = _joined(
                 [
                     np.asarray(part)[: len(index)]
                     for part, index in zip(parts, plan, strict=True)
@@ -144,3 +163,17 @@ def predictor(
         return jax.tree.map(in_order, *found)
 
     return predict
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of all parts; those of texts are filled up with zeros to the widest."""
+    shape = np.max([part.shape[1:] for part in parts], axis=0)
+    if all(part.shape[1:] == tuple(shape) for part in parts):
+        return np.concatenate(parts)
+    whole = np.zeros((sum(map(len, parts)), *shape), parts[0].dtype)
+    first = 0
+    for part in parts:
+        own = (slice(first, first + len(part)), *map(slice, part.shape[1:]))
+        whole[own] = part
+        first += len(part)
+    return whole

@@ -130,6 +130,7 @@ def _origin(summary: Summary) -> Markup:
         ", SHA-256 ",
         element("code", described(data.get("fingerprint"))[:16]),
         _sample(data),
+        *(element("p", f"{notice}.") for notice in data.get("notices") or ()),
         element("p", f"Teacher: {teacher['source']}.")
         if teacher.get("source")
         else None,

@@ -21,6 +21,7 @@ from kd.networks.predict import (
     keeper_beside,
     predictor,
 )
+from kd.networks.write import with_texts
 from kd.procedures.procedure import Setting
 from kd.run.memory import Memory
 from kd.train import stacked
@@ -122,6 +123,12 @@ def _build(
                 beside(model, teacher), mesh=mesh, of=keeper_beside(target)
             )
         predict = predictor(model, mesh=mesh, of=keeper(target))
+        if target.writes:
+            predict = with_texts(predict, model, target, mesh)
+        if target.writes and predict_beside is not None:
+            predict_beside = with_texts(
+                predict_beside, model, target, mesh, own=lambda params: params[0]
+            )
         return Learner(jax.jit(model.init), predict, predict_beside, model)
 
     training = experiment.procedure.build(

@@ -49,7 +49,9 @@ def write(
                 experiment.objective, targets, student.outputs, answers.final
             )
             np.savez(directory / "plan.npz", allow_pickle=False, **plan)
-    write_samples(directory, experiment.data, data, student, answers, mesh)
+    write_samples(
+        directory, experiment.data, data, student, answers, experiment.combine, mesh
+    )
     predictions = target.predictions(targets, outputs)
     np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
 

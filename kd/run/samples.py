@@ -1,6 +1,8 @@
 """What student and teacher write, to be read on the page: samples.json."""
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 from jax.sharding import Mesh
 
@@ -8,6 +10,7 @@ from kd import run_directory
 from kd.data.prompts import Prompts
 from kd.data.task import Prepared, Task
 from kd.networks.answers import Answers
+from kd.networks.predict import as_one
 from kd.networks.write import write
 from kd.run.fit import Learnt
 
@@ -21,6 +24,7 @@ def write_samples(
     data: Prepared,
     student: Learnt,
     answers: Answers | None,
+    combine: Callable[[list[Any]], Any],
     mesh: Mesh,
 ) -> None:
     """Writes prompts, what follows in the data, and what the networks write.
@@ -32,17 +36,18 @@ def write_samples(
         task: what was learnt.
         data: of the run.
         student: who writes.
-        answers: the teachers; several write nothing, since they are one in their
-            probabilities alone.
+        answers: the teachers, who write as one.
+        combine: the outputs of several as those of one.
         mesh: of the devices.
     """
     prompts: Prompts | None = task.prompts(data.final, directory / "model", NUM)
     if prompts is None:
         return
     texts = {"student": write(student.model, student.params, prompts, mesh)}
-    if answers is not None and answers.final is not None and len(answers.teachers) == 1:
-        (teacher,) = answers.teachers
-        texts["teacher"] = write(teacher.model, teacher.params, prompts, mesh)
+    if answers is not None and answers.final is not None:
+        teacher = as_one([t.model for t in answers.teachers], combine)
+        params = tuple(t.params for t in answers.teachers)
+        texts["teacher"] = write(teacher, params, prompts, mesh)
     samples = [
         {"prompt": prompt, "reference": reference}
         | {name: written[i] for name, written in texts.items()}

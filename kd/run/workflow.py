@@ -212,6 +212,7 @@ def _summary(
             "final": data.final_name,
             "num_final": len(data.final),
             "sample": made_from.drawn.counts(),
+            **({"notices": data.notices} if data.notices else {}),
         },
         **results.write(directory, experiment, data, made_from.answers, fitted, mesh),
         "teacher_queries": fitted.num_queries,

@@ -65,6 +65,7 @@ def test_bits_per_byte_of_a_known_distribution():
         "prediction_mask": np.ones_like(labels, bool),
         "num_bytes": np.ones_like(labels),
     }
+    batch = {name: jnp.asarray(values) for name, values in batch.items()}
     found = np.asarray(tokens.kept(jnp.zeros((2, 128, 256)), batch))
     assert tokens.bits_per_byte(found, labels) == pytest.approx(8, rel=1e-7)
     assert tokens.perplexity(found, labels) == pytest.approx(256, rel=1e-6)
@@ -73,7 +74,7 @@ def test_bits_per_byte_of_a_known_distribution():
     found = np.asarray(tokens.kept(jnp.zeros((2, 128, 256)), batch))
     assert tokens.bits_per_byte(found, labels) == pytest.approx(4, rel=1e-7)
     # An end that is never expected costs no bits, as it is no text.
-    batch["num_bytes"][0, 0] = 0
+    batch["num_bytes"] = batch["num_bytes"].at[0, 0].set(0)
     logits = jnp.zeros((2, 128, 256)).at[0, 0, 0].set(-30.0)
     found = np.asarray(tokens.kept(logits, batch))
     assert tokens.bits_per_byte(found, labels) == pytest.approx(4, rel=1e-7)
@@ -104,7 +105,9 @@ def test_what_padding_holds_changes_nothing(case):
     student, teacher, batch = case
     other = np.where(batch["prediction_mask"][..., None], student, np.nan)
     for found in (tokens.kept, lambda x, y: tokens.kept_beside(x, teacher, y)):
-        ours, theirs = (np.asarray(found(x, batch)) for x in (student, other))
+        ours, theirs = (
+            np.asarray(found(x, batch)) for x in (student, jnp.asarray(other))
+        )
         np.testing.assert_array_equal(ours, theirs)
 
 
