@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from points import whole_and_resumed
@@ -87,7 +88,8 @@ def test_from_text_to_page(experiment, place):
     )
     logits = predictor(model, mesh=place.workspace.mesh)(params, data.dev)
     rows = data.dev.inputs(np.arange(len(data.dev)))
-    kept = np.asarray(task.target.keep(logits, rows))
+    rows = {name: jnp.asarray(values) for name, values in rows.items()}
+    kept = np.asarray(task.target.keep(jnp.asarray(logits), rows))
     assert task.target.main.compute(kept, data.dev.labels) == pytest.approx(
         student["perplexity"], rel=1e-5
     )

@@ -168,7 +168,7 @@ def bytes_of_tokens(tokenizer: tokenizers.Tokenizer) -> Int[np.ndarray, "v"]:
 
 def encode(
     tokenizer: tokenizers.Tokenizer, texts: list[str]
-) -> list[Int[np.ndarray, "n"]]:
+) -> list[Int[np.ndarray, "_"]]:
     """The ids of texts, without what would begin or end them.
 
     What looks like a special token in a text is text.

@@ -70,7 +70,7 @@ class Sampled:
         return dataclasses.replace(self, **{n: getattr(other, n) for n in names})
 
     def sample(
-        self, labels: Shaped[np.ndarray, "num_examples"], target: Target
+        self, labels: Shaped[np.ndarray, "num_examples ..."], target: Target
     ) -> "Sample":
         """Draws from a training set with these labels."""
         alike = not target.has_classes or target.of_tokens
@@ -142,7 +142,7 @@ class Sample:
 
     kept: Int[np.ndarray, "k"]
     """The examples to learn from, by their place in the split; increasing."""
-    labels: Shaped[np.ndarray, "num_examples"]
+    labels: Shaped[np.ndarray, "num_examples ..."]
     """Of every example of the split, as learnt from; -1, or NaN, where hidden."""
     labelled: Bool[np.ndarray, "num_examples"]
     """Where the label is not hidden."""

@@ -84,8 +84,8 @@ class EncodedPairs:
         target: says what answers are judged by.
     """
 
-    sources: list[Int[np.ndarray, "n"]]
-    targets: list[Int[np.ndarray, "m"]]
+    sources: list[Int[np.ndarray, "_"]]
+    targets: list[Int[np.ndarray, "_"]]
     records: Pairs
     widths: tuple[int, ...]
     target_widths: tuple[int, ...]
@@ -289,6 +289,7 @@ class WritingTask(Task[Pairs]):
             records = Pairs(
                 records.sources[:most], records.references[:most], records.labels[:most]
             )
+        words = self.words(tokenizer)
         end = byte_bpe.end_token(tokenizer, directory)
         sources = [self.source_format.format(source) for source in records.sources]
         texts = [self.target_format.format(own[0]) for own in records.references]
@@ -329,7 +330,7 @@ class WritingTask(Task[Pairs]):
             tokenizer,
             (end,),
             self.num_beams,
-            self.words(tokenizer),
+            words,
         )
 
     def words(self, tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
@@ -390,7 +391,7 @@ def load(place: str | Path) -> tokenizers.Tokenizer:
 
 def _sources(
     tokenizer: tokenizers.Tokenizer, texts: list[str]
-) -> list[Int[np.ndarray, "n"]]:
+) -> list[Int[np.ndarray, "_"]]:
     """Ids of sources, begun and ended as the tokenizer does."""
     plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
     plain.encode_special_tokens = True
@@ -399,7 +400,7 @@ def _sources(
 
 def _targets(
     tokenizer: tokenizers.Tokenizer, texts: list[str], end: int | None
-) -> list[Int[np.ndarray, "m"]]:
+) -> list[Int[np.ndarray, "_"]]:
     """Ids of texts, ended as the tokenizer does, or with the end if it is given."""
     if end is not None and tokenizer.encode("").ids[-1:] == [end]:
         return _sources(tokenizer, texts)
@@ -411,7 +412,7 @@ def _targets(
 
 
 def _padded(
-    lists: Sequence[Int[np.ndarray, "n"]], width: int, fill: int
+    lists: Sequence[Int[np.ndarray, "_"]], width: int, fill: int
 ) -> Int[np.ndarray, "rows width"]:
     whole = np.full((len(lists), width), fill, np.int32)
     for row, ids in zip(whole, lists, strict=True):

@@ -130,7 +130,7 @@ class Procedure(abc.ABC):
         yield from ()
 
     def annotate(
-        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train v"]]
+        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train ..."]]
     ) -> Mapping[str, Shaped[np.ndarray, "num_train ..."]]:
         """What every batch holds of its examples besides, by name; nothing by default.
 

@@ -6,6 +6,7 @@ import json
 import sys
 import tarfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -70,11 +71,11 @@ def test_what_a_batch_holds(task, tmp_path):
         )
         for i, row in enumerate(index):
             source = rows["tokens"][i][rows["token_mask"][i]]
-            assert data.train.decode(source) == f"{row} and {row * row}"
+            assert data.train.decode(source.tolist()) == f"{row} and {row * row}"
             # A text, and its end.
             ids = rows["labels"][i][there[i]]
             assert ids[-1] == 0 and 0 not in ids[:-1]
-            text = data.train.decode(ids)
+            text = data.train.decode(ids.tolist())
             assert text == " ".join(f"{row} and  {row * row}"[::-1].split()) + " !"
             assert rows["num_bytes"][i].sum() == len(f" {text}")
     # No example is in a group that it does not need.
@@ -231,7 +232,7 @@ def test_a_class_is_a_word(words, tmp_path):
         "ĠYes", "ĠNo", "ĠMaybe"
     ]  # fmt: skip
     assert rows["target_mask"].shape == (3, 1)
-    source = data.dev.decode(rows["tokens"][1][rows["token_mask"][1]])
+    source = data.dev.decode(rows["tokens"][1][rows["token_mask"][1]].tolist())
     assert source == (
         'Suppose that p 1. Can we infer that "h 1"? Yes, No, or Maybe? Answer:'
     )
@@ -242,7 +243,8 @@ def test_what_a_word_is_ranked_by(words, tmp_path):
     data = prepared(words, tmp_path)
     rows = data.dev.inputs(np.arange(12))
     logits = np.random.default_rng(0).normal(size=(12, 1, data.vocab_size))
-    kept = np.asarray(words.target.keep(logits, rows))
+    batch = {name: jnp.asarray(values) for name, values in rows.items()}
+    kept = np.asarray(words.target.keep(jnp.asarray(logits), batch))
     for c, token in enumerate(data.dev.words):
         np.testing.assert_allclose(kept[:, c], logits[:, 0, token], rtol=1e-6)
     found = words.target.scores(kept, data.dev.references)

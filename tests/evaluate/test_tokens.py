@@ -28,7 +28,8 @@ def case():
         "num_bytes": np.where(mask, bytes_of[labels], 0).astype(np.int32),
     }
     student, teacher = random.normal(0, 3, (2, B, N, V)).astype(np.float32)
-    return student, teacher, batch
+    batch = {name: jnp.asarray(values) for name, values in batch.items()}
+    return jnp.asarray(student), jnp.asarray(teacher), batch
 
 
 def loop(logits, batch):
@@ -36,14 +37,17 @@ def loop(logits, batch):
     for i in range(B):
         for j in range(N):
             if batch["prediction_mask"][i, j]:
-                log_p = log_softmax(logits[i, j].astype(np.float64))
+                log_p = log_softmax(np.asarray(logits[i, j], np.float64))
                 y = batch["labels"][i, j]
                 yield log_p[y], y, int(log_p.argmax()), batch["num_bytes"][i, j]
 
 
 def test_scores_are_those_of_a_loop(case):
     student, _, batch = case
-    targets, found = batch["labels"], np.asarray(tokens.kept(student, batch))
+    targets, found = (
+        np.asarray(batch["labels"]),
+        np.asarray(tokens.kept(student, batch)),
+    )
     rows = [*loop(student, batch)]
     nats = -np.mean([row[0] for row in rows])
     scores = Tokens().scores(found, targets)
@@ -86,9 +90,9 @@ def test_fidelity_is_that_of_a_loop(case):
     ours = np.asarray(tokens.kept_beside(student, teacher, batch))
     theirs = np.asarray(tokens.kept(teacher, batch))
     kls, same = [], []
-    for i, j in np.argwhere(batch["prediction_mask"]):
+    for i, j in np.argwhere(np.asarray(batch["prediction_mask"])):
         log_p, log_q = (
-            log_softmax(x[i, j].astype(np.float64)) for x in (student, teacher)
+            log_softmax(np.asarray(x[i, j], np.float64)) for x in (student, teacher)
         )
         kls.append(np.sum(np.exp(log_q) * (log_q - log_p)))
         same.append(log_p.argmax() == log_q.argmax())
@@ -103,7 +107,7 @@ def test_fidelity_is_that_of_a_loop(case):
 
 def test_what_padding_holds_changes_nothing(case):
     student, teacher, batch = case
-    other = np.where(batch["prediction_mask"][..., None], student, np.nan)
+    other = jnp.where(batch["prediction_mask"][..., None], student, jnp.nan)
     for found in (tokens.kept, lambda x, y: tokens.kept_beside(x, teacher, y)):
         ours, theirs = (
             np.asarray(found(x, batch)) for x in (student, jnp.asarray(other))
@@ -132,9 +136,10 @@ def test_a_file_of_predictions_gives_them_back(case):
         "student": np.asarray(tokens.kept_beside(student, teacher, batch)),
         "teacher": np.asarray(tokens.kept(teacher, batch)),
     }
-    arrays = Tokens().predictions(batch["labels"], outputs)
+    labels = np.asarray(batch["labels"])
+    arrays = Tokens().predictions(labels, outputs)
     targets, again = Tokens().read_predictions(arrays)
-    np.testing.assert_array_equal(targets, batch["labels"])
+    np.testing.assert_array_equal(targets, labels)
     assert again.keys() == outputs.keys()
     for name, values in outputs.items():
         np.testing.assert_array_equal(again[name], values)
@@ -153,4 +158,4 @@ def test_nothing_to_score_is_an_error(case):
     with pytest.raises(ValueError, match="there are no predictions"):
         tokens.perplexity(found, np.full((B, N), -1))
     with pytest.raises(ValueError, match="expected 5 numbers for each"):
-        tokens.perplexity(found[..., :2], batch["labels"])
+        tokens.perplexity(found[..., :2], np.asarray(batch["labels"]))
