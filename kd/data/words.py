@@ -14,7 +14,7 @@ import tokenizers
 from kd.data import byte_bpe
 from kd.data.glue import RTE
 from kd.data.sentences import TextTask
-from kd.data.superglue import BOOLQ, CB, WIC, WSC
+from kd.data.superglue import BOOLQ, CB, COPA, WIC, WSC
 from kd.data.text import Sentences
 from kd.data.writing import Pairs, WritingTask
 from kd.errors import UserError
@@ -115,6 +115,9 @@ CB_WORDS = as_words(
     'Suppose that {0} Can we infer that "{1}"? Yes, No, or Maybe? Answer:',
     ("Yes", "No", "Maybe"),
 )
+"""Entailment is Yes, contradiction No, neutral Maybe. The templates are our own, like
+those of bach2022promptsource, which cui2024sinkhorn takes."""
+
 RTE_WORDS = as_words(
     RTE, '{0} Question: "{1}" True or False? Answer:', ("True", "False")
 )
@@ -124,4 +127,22 @@ WIC_WORDS = as_words(
 WSC_WORDS = as_words(
     WSC, "{0} Question: is it so that {1}? No or Yes? Answer:", ("No", "Yes")
 )
+"""The pronoun and the noun come as "pronoun: noun"."""
+
 BOOLQ_WORDS = as_words(BOOLQ, "{1} Question: {0}? No or Yes? Answer:", ("No", "Yes"))
+
+COPA_WORDS = as_words(
+    TextTask(
+        name=COPA.name,
+        target=COPA.target,
+        files=COPA.files,
+        columns=("question+premise", "choice1+choice2"),
+        label_column=COPA.label_column,
+        tfds=COPA.tfds,
+        tfds_features=("question+premise", "choice1+choice2"),
+        url=COPA.url,
+    ),
+    "{0} Of these, {1} Is it the first or the second? Answer:",
+    ("first", "second"),
+)
+"""The choices come as "one: other", after the question and the premise."""
