@@ -52,10 +52,10 @@ def params_of(network, batch):
     ids=lambda network: type(network).__name__,
 )  # fmt: skip
 def test_layers_of_a_decoder(network):
-    params = network.build().init(jax.random.key(0), {})
+    params = network.build(20).init(jax.random.key(0), {})
     smaller, kept = Layers((1, 3))(network, params)
     assert smaller == dataclasses.replace(network, num_layers=2)
-    shapes = jax.eval_shape(smaller.build().init, jax.random.key(0), {})
+    shapes = jax.eval_shape(smaller.build(20).init, jax.random.key(0), {})
     assert jax.tree.map(jnp.shape, kept) == jax.tree.map(jnp.shape, shapes)
     assert kept["layer_0"] is params["layer_1"] and kept["norm"] is params["norm"]
 
