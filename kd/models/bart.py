@@ -229,7 +229,7 @@ class _Stack(nn.Module):
         self,
         x: Float[Array, "b m d"],
         positions: Int[Array, "b m"],
-        sees: Bool[Array, "b m s"],
+        sees: Bool[Array, "b #m s"],
         source: Float[Array, "b n d"] | None = None,
         sees_source: Bool[Array, "b 1 n"] | None = None,
         cache: Seq2SeqCache | None = None,
@@ -271,7 +271,7 @@ class _Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b m d"],
-        sees: Bool[Array, "b m s"],
+        sees: Bool[Array, "b #m s"],
         source: Float[Array, "b n d"] | None,
         sees_source: Bool[Array, "b 1 n"] | None,
         positions: Int[Array, "b m"],

@@ -58,11 +58,11 @@ def attend(
     query: Float[Array, "b n h e"],
     key: Float[Array, "b s g e"],
     value: Float[Array, "b s g e"],
-    sees: Bool[Array, "b n s"],
+    sees: Bool[Array, "b #n s"],
     dropout: Callable[[Array], Array],
     *,
     scale: float | None = None,
-    bias: Float[Array, "b h n s"] | None = None,
+    bias: Float[Array, "#b h n s"] | None = None,
 ) -> tuple[Float[Array, "b n he"], Float[Array, "b h n s"]]:
     """softmax(scale q kᵀ + bias) v, a head of keys and values for h / g of queries.
 
@@ -70,10 +70,10 @@ def attend(
         query: of what attends.
         key: of what is attended to.
         value: likewise.
-        sees: the second axis may be 1, where all see the same.
+        sees: what.
         dropout: of probabilities.
         scale: 1 / √e if None.
-        bias: 0 if None; the first axis may be 1.
+        bias: 0 if None.
 
     Returns:
         The heads' mixtures side by side, and the probabilities before dropout.

@@ -18,7 +18,7 @@ from kd.models.causal import KeyValueCache
 from kd.models.linear import linear
 from kd.types import Batch, Decoder, Model, Outputs, Params
 
-KeysAndValues = tuple[Float[Array, "b s h e"], Float[Array, "b s h e"]]
+KeysAndValues = tuple[Float[Array, "b _ h e"], Float[Array, "b _ h e"]]
 
 
 class Seq2SeqCache(NamedTuple):
@@ -60,11 +60,11 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b n d"],
         read: Float[Array, "b k d"] | None,
-        sees: Bool[Array, "b n s"],
+        sees: Bool[Array, "b #n s"],
         *,
         kept: KeysAndValues | None = None,
         positions: Int[Array, "b k"] | None = None,
-        bias: Float[Array, "b h n s"] | None = None,
+        bias: Float[Array, "#b h n s"] | None = None,
     ) -> tuple[Float[Array, "b n d"], Float[Array, "b h n s"], KeysAndValues]:
         """What is attended to is `read`, or what is `kept`, or both.
 

@@ -278,7 +278,7 @@ class _Stack(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b m d"],
-        sees: Bool[Array, "b m s"],
+        sees: Bool[Array, "b #m s"],
         source: Float[Array, "b n d"] | None = None,
         sees_source: Bool[Array, "b 1 n"] | None = None,
         positions: Int[Array, "b m"] | None = None,
@@ -330,8 +330,8 @@ class _Layer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "b m d"],
-        sees: Bool[Array, "b m s"],
-        bias: Float[Array, "b h m s"],
+        sees: Bool[Array, "b #m s"],
+        bias: Float[Array, "#b h m s"],
         source: Float[Array, "b n d"] | None,
         sees_source: Bool[Array, "b 1 n"] | None,
         positions: Int[Array, "b m"] | None,

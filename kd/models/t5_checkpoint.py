@@ -165,15 +165,7 @@ def save_pretrained(
         t5: the sizes of the network.
         params: its parameters, saved in float32.
         special_tokens: where texts end.
-
-    Raises:
-        ValueError: transformers has no such network.
     """
-    if t5.tied and not t5.scaled:
-        raise ValueError(
-            "a tied head that is not scaled has no place in config.json: only scaled "
-            "is tied there"
-        )
     mlp = next(name for name, gated in _MLPS.items() if gated == t5.gated)
     supported = {key: only for key, only in _SUPPORTED.items() if only is not None}
     config = {
