@@ -18,6 +18,7 @@ from kd.evaluate.written import WrittenText
 from kd.experiment import Experiment, Network
 from kd.models.gpt2 import GPT2
 from kd.models.llama import Llama
+from kd.models.t5 import T5
 from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
 
@@ -100,6 +101,24 @@ def test_from_sources_to_page(pairs, place):
     texts = outputs["teacher"]["text"].tolist()
     assert [sample["teacher"] for sample in samples] == texts
     assert "What it writes" in page
+
+
+def test_an_encoder_decoder_does_the_same(pairs, place):
+    # Only the networks differ; the student learns from a decoder as well.
+    t5 = T5(
+        num_layers=1, num_decoder_layers=1, width=16, num_heads=2, head_width=8,
+        mlp_width=32, dropout=0.0,
+    )  # fmt: skip
+    experiment = distilled(pairs, 0.5 * PerToken(CrossEntropy()) + 0.5 * PerToken(KL()))
+    recipe = experiment.teachers[0].recipe
+    assert recipe is not None
+    teacher = Network(recipe=dataclasses.replace(recipe, student=t5))
+    whole = dataclasses.replace(experiment, student=t5, teachers=(teacher,))
+    summary = run.run(whole, "t5", place.workspace)
+    assert summary["teacher"]["same"] > 0.5 and summary["fidelity"]["kl"] > 0
+    mixed = dataclasses.replace(experiment, student=t5)
+    summary = run.run(mixed, "mixed", place.workspace)
+    assert summary["student"]["perplexity"] < 100
 
 
 def test_words_answer_a_question(place, tmp_path):
