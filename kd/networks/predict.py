@@ -124,13 +124,17 @@ def predictor(
     Returns:
         The function; it gives arrays [num_examples, ...] in the order of the split.
     """
+    known: dict[Any, int] = {}
 
     def num_rows(params, split) -> int:
         # Of all groups as many: a batch of another number would be compiled anew.
         largest = split.inputs(np.array([split.groups.argmax()]))
-        outputs = jax.eval_shape(model.apply, params, largest, None)
-        fit = _MOST_LOGITS // max(math.prod(outputs.logits.shape[1:]), 1)
-        return mesh.size * min(max(fit, 1), _MOST_ROWS)
+        shapes = tuple((name, values.shape) for name, values in largest.items())
+        if shapes not in known:
+            outputs = jax.eval_shape(model.apply, params, largest, None)
+            fit = _MOST_LOGITS // max(math.prod(outputs.logits.shape[1:]), 1)
+            known[shapes] = mesh.size * min(max(fit, 1), _MOST_ROWS)
+        return known[shapes]
 
     @jax.jit
     def answer(params, batch):
