@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from jaxtyping import Int
 
-from kd.data import byte_bpe, text
+from kd.data import byte_bpe, text, unigram
 from kd.data.byte_bpe import ByteBPE
 from kd.data.prompts import Prompts
 from kd.data.task import Corpus, Prepared, Split, Task
@@ -247,7 +247,9 @@ class WritingTask(Task[Pairs]):
         place = adopt or self.tokenizer.vocabulary
         tokenizer = load(place) if place else self.tokenizer.build(self._texts(corpus))
         end = byte_bpe.end_token(tokenizer, place) if place else 0
-        byte_bpe.save(
+        # Both kinds are written alike, but for a token to pad with.
+        kind = unigram if place and unigram.is_in(place) else byte_bpe
+        kind.save(
             tokenizer, directory, end=tokenizer.id_to_token(end),
             max_length=self.widths[-1],
         )  # fmt: skip
@@ -385,8 +387,8 @@ class WritingTask(Task[Pairs]):
 
 
 def load(place: str | Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a network that writes."""
-    return byte_bpe.load(place)
+    """The tokenizer of a network that writes: byte-level BPE, or unigram."""
+    return (unigram if unigram.is_in(place) else byte_bpe).load(place)
 
 
 def _sources(

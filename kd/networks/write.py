@@ -58,6 +58,8 @@ def write(model: Model, params: Params, prompts: Prompts, mesh: Mesh) -> list[st
         prompts: what after, and how.
         mesh: of the devices to compute on.
     """
+    if mesh.is_multi_process:  # Every process writes all.
+        mesh, params = mesh.local_mesh, jax.device_get(params)
     rows = mesh.size * min(_ROWS, -(-len(prompts) // mesh.size))
     params = replicate(params, mesh)
     fold = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))

@@ -55,6 +55,8 @@ class Fitted(NamedTuple):
     `kd.networks.answers.Answers`; resumed or not. Evaluation on dev does not count."""
     speed: Speed
     """Its seconds are those of all seeds that trained together."""
+    mesh: Mesh
+    """Of the devices that there are."""
 
 
 Outcome = Callable[[], Fitted] | Diverged | None
@@ -202,7 +204,7 @@ def fit(
         asked = 0
         if answers is not None and experiment.asks_teachers:
             asked = answers.num_queries(every_seed[i].num_seen(num_steps))
-        return Fitted(learnt, num_steps, asked, speed)
+        return Fitted(learnt, num_steps, asked, speed, mesh)
 
     return [_outcome(member, i, fitted) for i, member in enumerate(taking_part)]
 

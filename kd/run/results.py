@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from kd import config
 from kd.analysis.transport_plan import transport_plan
@@ -28,7 +27,6 @@ def write(
     data: Prepared,
     answers: Answers | None,
     fitted: Fitted,
-    mesh: Mesh,
 ) -> dict[str, Any]:
     """Writes the network, final predictions and a transport plan.
 
@@ -50,7 +48,13 @@ def write(
             )
             np.savez(directory / "plan.npz", allow_pickle=False, **plan)
     write_samples(
-        directory, experiment.data, data, student, answers, experiment.combine, mesh
+        directory,
+        experiment.data,
+        data,
+        student,
+        answers,
+        experiment.combine,
+        fitted.mesh,
     )
     predictions = target.predictions(targets, outputs)
     np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)

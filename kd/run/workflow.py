@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax.sharding import Mesh
-
 from kd import config, environment, run_directory
 from kd.data.task import Corpus
 from kd.errors import Diverged
@@ -174,15 +172,7 @@ def carry_out(
             "seed": seeds[i],
             "scale": workspace.scale,
             **({"together": seeds} if len(seeds) > 1 else {}),
-            **_summary(
-                directory,
-                experiments[i],
-                corpus,
-                made_from,
-                fitted,
-                workspace.mesh,
-                begun,
-            ),
+            **_summary(directory, experiments[i], corpus, made_from, fitted, begun),
         }
         results.write_card(directory, experiments[i], summary)
         run_directory.write_json(directory / "summary.json", summary)
@@ -198,7 +188,6 @@ def _summary(
     corpus: Corpus,
     made_from: Ingredients,
     fitted: Fitted,
-    mesh: Mesh,
     begun: float,
 ) -> dict[str, Any]:
     data, speed = made_from.data, fitted.speed
@@ -214,7 +203,7 @@ def _summary(
             "sample": made_from.drawn.counts(),
             **({"notices": data.notices} if data.notices else {}),
         },
-        **results.write(directory, experiment, data, made_from.answers, fitted, mesh),
+        **results.write(directory, experiment, data, made_from.answers, fitted),
         "teacher_queries": fitted.num_queries,
         "speed": {
             "examples_per_second": round(speed.examples_per_second, 1),
