@@ -134,6 +134,8 @@ class Prepared(NamedTuple):
     vocab_size: int = 0
     """Token ids that there are; 0 where examples are no text."""
     test: Split | None = None
+    end: tuple[int, ...] = ()
+    """Token ids that end a text; none where no text is written."""
     notices: tuple[str, ...] = ()
     """What a person should know of it, such as how many texts were cut."""
 

@@ -276,6 +276,7 @@ class WritingTask(Task[Pairs]):
             vocab_size=byte_bpe.num_ids(tokenizer),
             test=found.get("test"),
             notices=tuple(notices),
+            end=found["train"].end,
         )
 
     def _encoded(

@@ -111,7 +111,7 @@ def fit(
     networks = beginning.networks(experiment, data, start, say)
     learners, training = program(
         experiment, networks, answers, num_steps, vocab_size=data.vocab_size,
-        num_seeds=num, mesh=mesh, memory=memory,
+        end=data.end, num_seeds=num, mesh=mesh, memory=memory,
     )  # fmt: skip
     live = teachers_in_step(answers)
     teacher_params = replicate(tuple(teacher.params for teacher in live), ours)

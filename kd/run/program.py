@@ -55,6 +55,7 @@ def program(
     num_steps: int,
     *,
     vocab_size: int,
+    end: tuple[int, ...],
     num_seeds: int,
     mesh: Mesh,
     memory: Memory,
@@ -67,6 +68,7 @@ def program(
         answers: the teachers, and what they say; None without.
         num_steps: length of the run, which schedules depend on.
         vocab_size: tokens that there are, 0 where examples are no text.
+        end: those that end a text.
         num_seeds: that the step takes further at once.
         mesh: of the devices.
         memory: where functions are kept.
@@ -79,6 +81,7 @@ def program(
         tuple(teacher.fingerprint for teacher in live),
         num_steps,
         vocab_size,
+        end,
         num_seeds,
         mesh,
     )
@@ -86,7 +89,7 @@ def program(
         "programs",
         key,
         lambda: _build(
-            experiment, networks, answers, num_steps, vocab_size, num_seeds, mesh
+            experiment, networks, answers, num_steps, vocab_size, end, num_seeds, mesh
         ),
     )
 
@@ -102,6 +105,7 @@ def _build(
     answers: Answers | None,
     num_steps: int,
     vocab_size: int,
+    end: tuple[int, ...],
     num_seeds: int,
     mesh: Mesh,
 ) -> Program:
@@ -140,6 +144,7 @@ def _build(
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
             num_steps=num_steps,
+            end=end,
             num_microbatches=experiment.num_microbatches,
             term_gradients=experiment.term_gradients,
             view=experiment.view,
