@@ -153,6 +153,7 @@ class Experiment:
                         "compares predicted classes, of which a number has none; "
                         "SquaredError learns from the targets, LogitMSE from a teacher"
                     )
+        yield from self._of_tokens()
         for term in self.objective.terms:
             if term.loss.compares_views and not self.procedure.gives_views:
                 yield (
@@ -172,6 +173,22 @@ class Experiment:
                     "the view mixes two examples, and a mean of one class comes with "
                     "each; class_means must be batch"
                 )
+
+    def _of_tokens(self):
+        """What speaks against losses of single predictions, or of sequences."""
+        for loss in self.losses:
+            reads = loss.reads_logits or loss.reads_labels
+            if not reads or loss.of_tokens == self.data.target.of_tokens:
+                continue
+            kind = type(loss).__name__
+            yield (
+                f"{loss.name} compares sequences of predictions, and {self.data.name} "
+                "asks for one an example"
+                if loss.of_tokens
+                else f"{loss.name} compares one prediction an example, and "
+                f"{self.data.name} asks for one at every token; PerToken({kind}()) "
+                "takes each of these for one"
+            )
 
     def _unanswered(self):
         """What speaks against asking the teachers about a part of the examples."""

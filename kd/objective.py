@@ -133,6 +133,11 @@ class Loss(abc.ABC):
         """Whether a second view of every example stands in the teacher's place."""
         return False
 
+    @property
+    def of_tokens(self) -> bool:
+        """Whether it takes logits of sequences, [b, n, v], rather than [b, v]."""
+        return False
+
     def __mul__(self, weight: Weight) -> "Mix":
         return Mix((Term(weight, self),))
 
@@ -186,6 +191,10 @@ class Wrapper(Loss):
     @property
     def compares_views(self) -> bool:
         return self.loss.compares_views
+
+    @property
+    def of_tokens(self) -> bool:
+        return self.loss.of_tokens
 
     def problem(self, num_rows: int) -> str:
         return self.loss.problem(num_rows)

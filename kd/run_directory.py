@@ -7,6 +7,7 @@ model/           the network: safetensors, config, tokenizer or normalization
 best/            likewise that of the best evaluation on dev, where it is to be kept
 predictions.npz  logits on test, or dev where there is none
 plan.npz         a transport plan between student and teacher there
+samples.json     what student and teacher write, of a task that is written
 summary.json     the results; there only when the run is finished
 failed.json      why there are no results and never will be: the run diverged
 report.html      the page to look at

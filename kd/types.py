@@ -65,6 +65,13 @@ class Outputs(NamedTuple):
     for, by their numbers, to one vector an example."""
     attention: tuple[Float[Array, "b h n n"], ...] = ()
     """Attention probabilities of every layer, before dropout."""
+    source_hidden: tuple[Float[Array, "b n d"], ...] = ()
+    """Of an encoder-decoder, `hidden` of the encoder; `hidden` and `attention` are the
+    decoder's."""
+    source_attention: tuple[Float[Array, "b h n n"], ...] = ()
+    """Of an encoder-decoder, `attention` of the encoder."""
+    cross_attention: tuple[Float[Array, "b h m n"], ...] = ()
+    """Of an encoder-decoder, how every layer of the decoder attends to the source."""
 
 
 Cache = Any

@@ -5,6 +5,7 @@ import pathlib
 
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
+from kd.models import gguf_file
 from kd.networks.place import is_directory
 
 
@@ -25,7 +26,7 @@ def from_folder(experiment: Experiment, folder: str) -> Experiment:
     names = sorted(set(_hub_names(experiment)))
     if not names:
         raise UserError("WEIGHTS is given, and the experiment reads nothing of the hub")
-    if (directory / "config.json").is_file():
+    if _is_network(directory):
         if len(names) > 1:
             raise UserError(
                 f"WEIGHTS {folder} is one network, and the experiment reads "
@@ -35,13 +36,19 @@ def from_folder(experiment: Experiment, folder: str) -> Experiment:
     found = {}
     for name in names:
         tried = [directory / name, directory / name.rpartition("/")[2]]
-        there = [path for path in tried if (path / "config.json").is_file()]
+        there = [path for path in tried if _is_network(path)]
         if not there:
             raise UserError(
-                f"WEIGHTS {folder} has no {name}: no config.json in {tried[-1]}"
+                f"WEIGHTS {folder} has no {name}: no config.json, or .gguf, in "
+                f"{tried[-1]}"
             )
         found[name] = str(there[0])
     return _replaced(experiment, found)
+
+
+def _is_network(path: pathlib.Path) -> bool:
+    """Whether a folder has a network's config, alone or in a GGUF file."""
+    return (path / "config.json").is_file() or gguf_file.find(path) is not None
 
 
 def _hub_names(experiment: Experiment):

@@ -14,7 +14,9 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
 import tokenizers
+from jaxtyping import Int
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 
@@ -125,6 +127,56 @@ def save(
         file.write(tokenizer.to_str())
     with atomic_write(directory / "tokenizer_config.json") as file:
         file.write(json.dumps(config, indent=2) + "\n")
+
+
+def end_token(tokenizer: tokenizers.Tokenizer, place: str | pathlib.Path) -> int:
+    """The token that stands between texts, in the vocabulary of a checkpoint.
+
+    `END` where there is one, as in pretraining, else what the checkpoint's generation
+    ends with.
+
+    Raises:
+        UserError: none is known.
+    """
+    found = tokenizer.token_to_id(END)
+    if found is None:
+        found = next(iter(special_tokens.read_special_tokens(place).end), None)
+    if found is None and (path := hub.find_file(place, "tokenizer_config.json")):
+        told = hub.read_object(path).get("eos_token")
+        told = told.get("content") if isinstance(told, dict) else told
+        found = tokenizer.token_to_id(told) if isinstance(told, str) else None
+    if found is None or tokenizer.id_to_token(found) is None:
+        raise UserError(
+            f"{place}: no token ends a text; expected {END!r} in its vocabulary, or an "
+            "eos_token_id in its config.json"
+        )
+    return found
+
+
+def bytes_of_tokens(tokenizer: tokenizers.Tokenizer) -> Int[np.ndarray, "v"]:
+    """How many bytes of text each token is, 0 for special ones."""
+    sizes = np.zeros(num_ids(tokenizer), np.int32)
+    added = tokenizer.get_added_tokens_decoder()
+    for token, i in tokenizer.get_vocab().items():
+        # A byte is a character; an added token is text as it is.
+        sizes[i] = len(token) if i not in added else len(added[i].content.encode())
+    for i, token in added.items():
+        if token.special:
+            sizes[i] = 0
+    return sizes
+
+
+def encode(
+    tokenizer: tokenizers.Tokenizer, texts: list[str]
+) -> list[Int[np.ndarray, "_"]]:
+    """The ids of texts, without what would begin or end them.
+
+    What looks like a special token in a text is text.
+    """
+    plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    plain.encode_special_tokens = True
+    found = plain.encode_batch_fast(texts, add_special_tokens=False)
+    return [np.asarray(one.ids, np.int32) for one in found]
 
 
 def num_ids(tokenizer: tokenizers.Tokenizer) -> int:

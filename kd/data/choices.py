@@ -96,9 +96,14 @@ class ChoiceTask(TextTask):
         return "MultipleChoice"
 
     def build(
-        self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
+        self,
+        network: Architecture,
+        *,
+        vocab_size: int = 0,
+        compute_dtype: ComputeDtype = "float32",
     ) -> Model:
         """The network on every choice; its hidden states are not exposed."""
+        del vocab_size
         one = network.build(1, compute_dtype=compute_dtype)
 
         def flat(batch):

@@ -49,6 +49,11 @@ class Sampled:
             raise ValueError(f"unanswered must lie in [0, 1), got {self.unanswered}")
         if not 0 <= self.label_noise <= 1:
             raise ValueError(f"label_noise must lie in [0, 1], got {self.label_noise}")
+        if self.label_noise and target.of_tokens:
+            raise ValueError(
+                "label_noise draws another class, and the target is text; it must be "
+                f"0, got {self.label_noise}"
+            )
         if self.label_noise and not target.has_classes:
             raise ValueError(
                 "label_noise draws another class, and the target is a number; it "
@@ -65,10 +70,11 @@ class Sampled:
         return dataclasses.replace(self, **{n: getattr(other, n) for n in names})
 
     def sample(
-        self, labels: Shaped[np.ndarray, "num_examples"], target: Target
+        self, labels: Shaped[np.ndarray, "num_examples ..."], target: Target
     ) -> "Sample":
         """Draws from a training set with these labels."""
-        stratum = labels if target.has_classes else np.zeros(len(labels), np.int32)
+        alike = not target.has_classes or target.of_tokens
+        stratum = np.zeros(len(labels), np.int32) if alike else labels
         kept = _share(np.arange(len(labels)), stratum, self.fraction, self._random(0))
         hidden = _share(
             kept, stratum, self.unlabelled, self._random(1), num_left=1, at_least=0
@@ -136,7 +142,7 @@ class Sample:
 
     kept: Int[np.ndarray, "k"]
     """The examples to learn from, by their place in the split; increasing."""
-    labels: Shaped[np.ndarray, "num_examples"]
+    labels: Shaped[np.ndarray, "num_examples ..."]
     """Of every example of the split, as learnt from; -1, or NaN, where hidden."""
     labelled: Bool[np.ndarray, "num_examples"]
     """Where the label is not hidden."""

@@ -27,9 +27,11 @@ from typing import (
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from kd.data.prompts import Prompts
 from kd.data.sample import Sampled
 from kd.evaluate.target import Target
 from kd.models.bert_checkpoint import Head
+from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
 from kd.types import Architecture, ComputeDtype, Model
 
 
@@ -39,7 +41,7 @@ class Records(Protocol):
 
     @property
     def labels(self) -> Shaped[np.ndarray, "n"]:
-        """Targets: classes int32 in [0, v), or numbers float32."""
+        """Targets: classes int32 in [0, v), numbers float32, or what text is asked."""
         ...
 
     def __len__(self) -> int: ...
@@ -89,8 +91,8 @@ class Split(Protocol):
     """The examples of one split as a network takes them."""
 
     @property
-    def labels(self) -> Shaped[np.ndarray, "num_examples"]:
-        """Targets, as in the records."""
+    def labels(self) -> Shaped[np.ndarray, "num_examples ..."]:
+        """Targets, as in the records, or the tokens of these."""
         ...
 
     def __len__(self) -> int: ...
@@ -112,6 +114,15 @@ class Split(Protocol):
         ...
 
 
+def judged(split: Split) -> Shaped[np.ndarray, "num_examples ..."]:
+    """What a network's answers about a split are judged by.
+
+    Its `references` where it has them, since what is learnt there is something else,
+    such as the tokens of a text; else its labels.
+    """
+    return getattr(split, "references", split.labels)
+
+
 class Prepared(NamedTuple):
     """A corpus as a network takes it."""
 
@@ -123,6 +134,10 @@ class Prepared(NamedTuple):
     vocab_size: int = 0
     """Token ids that there are; 0 where examples are no text."""
     test: Split | None = None
+    end: tuple[int, ...] = ()
+    """Token ids that end a text; none where no text is written."""
+    notices: tuple[str, ...] = ()
+    """What a person should know of it, such as how many texts were cut."""
 
     @property
     def final(self) -> Split:
@@ -178,9 +193,20 @@ class Task(Sampled, abc.ABC, Generic[R]):
         return "SequenceClassification"
 
     def build(
-        self, network: Architecture, *, compute_dtype: ComputeDtype = "float32"
+        self,
+        network: Architecture,
+        *,
+        vocab_size: int = 0,
+        compute_dtype: ComputeDtype = "float32",
     ) -> Model:
-        """The network with as many outputs as the task asks for."""
+        """The network with as many outputs as the task asks for.
+
+        Args:
+            network: its sizes.
+            vocab_size: see `Prepared`; as many are the outputs of a task that writes.
+            compute_dtype: of its activations.
+        """
+        del vocab_size
         return network.build(self.target.num_outputs, compute_dtype=compute_dtype)
 
     @property
@@ -189,8 +215,10 @@ class Task(Sampled, abc.ABC, Generic[R]):
         """A file of the official layout, to say what is expected where."""
 
     @abc.abstractmethod
-    def read_local(self, directory: Path) -> tuple[R, R]:
-        """Two splits from the files in a folder: to train on, and to judge by.
+    def read_local(self, directory: Path) -> tuple[R, ...]:
+        """The splits in the files in a folder: to train on, then to judge by.
+
+        Two, or what else `divide` takes.
 
         Raises:
             UserError: a file is missing or not what it should be.
@@ -258,6 +286,22 @@ class Task(Sampled, abc.ABC, Generic[R]):
     def preprocessing_place(self) -> str:
         """Where what turns records into inputs lies; empty where it is made of them."""
         return ""
+
+    def prompts(self, split: Split, directory: Path, num: int) -> Prompts | None:
+        """Some of a split to write after; None where nothing is written.
+
+        Args:
+            split: as `encode` made it.
+            directory: of a network, with what turns records into inputs.
+            num: as many at most.
+        """
+        del split, directory, num
+        return None
+
+    def special_tokens(self, directory: Path) -> SpecialTokens:
+        """Where texts begin and end in the vocabulary of the network in a directory."""
+        del directory
+        return NO_SPECIAL_TOKENS
 
     def check(self, network: Architecture, name: str) -> None:
         """Raises ValueError if the network called `name` cannot read the examples."""

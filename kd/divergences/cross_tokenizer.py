@@ -83,6 +83,10 @@ class CrossTokenizerLoss(Loss):
         losses = self.compare(student, teacher, kept, teacher_kept)
         return jnp.where(kept[:, 0] & teacher_kept[:, 0], losses, 0)
 
+    @property
+    def of_tokens(self) -> bool:
+        return True
+
     @abc.abstractmethod
     def compare(
         self,

@@ -1,6 +1,8 @@
 """Losses on a few words of the vocabulary: classification by a language model."""
 
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +31,9 @@ class LabelWords(Wrapper):
 
     Args:
         loss: what compares the words.
-        token_ids: a token of the student's vocabulary for every class, all different.
+        token_ids: a token of the student's vocabulary for every class, all different;
+            None for those that come with the batch, `batch["label_words"]` [b, c], the
+            same in every row.
         teacher_token_ids: of the same classes in the teacher's vocabulary, if that is
             another.
 
@@ -41,16 +45,18 @@ class LabelWords(Wrapper):
     lines that are commented out.
     """
 
-    token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...] | None = None
     teacher_token_ids: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check("token_ids", self.token_ids)
+        if self.token_ids is not None:
+            _check("token_ids", self.token_ids)
         if self.teacher_token_ids is not None:
             _check("teacher_token_ids", self.teacher_token_ids)
-            if len(self.teacher_token_ids) != len(self.token_ids):
+            num = 0 if self.token_ids is None else len(self.token_ids)
+            if len(self.teacher_token_ids) != num:
                 raise ValueError(
-                    f"{len(self.token_ids)} token_ids need as many "
+                    f"{num} token_ids need as many "
                     f"teacher_token_ids, got {len(self.teacher_token_ids)}"
                 )
         super().__post_init__()
@@ -58,35 +64,42 @@ class LabelWords(Wrapper):
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:
-        return self.loss.init(
-            key, *jax.eval_shape(self._of_words, student, teacher)
-        )  # fmt: skip
+        if self.token_ids is None:
+            return self.loss.init(key, student, teacher)
+        of_words = functools.partial(self._of_words, token_ids=self.token_ids)
+        return self.loss.init(key, *jax.eval_shape(of_words, student, teacher))
 
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[Float[Array, "b"], Metrics]:
+        if self.token_ids is None:
+            token_ids = batch["label_words"][0]
+        else:
+            token_ids = self.token_ids
         if "labels" in batch:
-            words = jnp.asarray(self.token_ids)
+            words = jnp.asarray(token_ids)
             is_word = batch["labels"][..., None] == words
             classes = jnp.where(
                 is_word.any(axis=-1), jnp.argmax(is_word, axis=-1), len(words)
             )
             batch = {**batch, "labels": classes.astype(batch["labels"].dtype)}
         return self.loss.per_example_with_metrics(
-            params, *self._of_words(student, teacher), batch
+            params, *self._of_words(student, teacher, token_ids), batch
         )
 
-    def _of_words(self, student, teacher):
-        teacher_ids = self.teacher_token_ids or self.token_ids
+    def _of_words(self, student, teacher, token_ids):
+        teacher_ids = token_ids
+        if self.teacher_token_ids is not None:
+            teacher_ids = self.teacher_token_ids
         return (
-            _select(student, self.token_ids, "student"),
+            _select(student, token_ids, "student"),
             teacher and _select(teacher, teacher_ids, "teacher"),
         )
 
 
-def _select(outputs: Outputs, token_ids: tuple[int, ...], whose: str) -> Outputs:
+def _select(outputs: Outputs, token_ids: Any, whose: str) -> Outputs:
     size = outputs.logits.shape[-1]
-    if max(token_ids) >= size:
+    if isinstance(token_ids, tuple) and max(token_ids) >= size:
         raise ValueError(
             f"token {max(token_ids)} is beyond the {whose}'s vocabulary of {size}"
         )

@@ -79,6 +79,10 @@ class SinKDOfT0Script(Loss):
         kernel, _ = jax.lax.scan(normalise, kernel, length=20)
         return 0.0008 * jnp.sum(kept) * jnp.sum(kernel * cost, axis=(1, 2))
 
+    @property
+    def of_tokens(self) -> bool:
+        return True
+
     def per_example(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> Float[Array, "b"]:

@@ -26,9 +26,10 @@ class PerToken(Wrapper):
 
     for b unmasked sequences. The mean over sequences is the mean of r over all
     tokens of the batch in the first case, and the mean of every sequence's own mean
-    in the second, which does not depend on what else is in the batch. The first couples
-    the sequences: parts of a batch (`num_microbatches`) give another mean where their
-    lengths differ. A loss that couples its rows couples all tokens.
+    in the second, which does not depend on what else is in the batch. Where a batch is
+    processed in parts (`num_microbatches`), num_tokens / b is that of the whole batch,
+    as each part finds it in `batch["tokens_per_example"]`; not so where labels or
+    answers are hidden of some. A loss that couples its rows couples all tokens.
 
     Mask and labels are aligned to predictions: position j says whether and what the
     logits at j are to predict, so that nothing is shifted here. `batch["labels"]`
@@ -49,6 +50,10 @@ class PerToken(Wrapper):
             )
         _check_reads_logits(self.loss, "PerToken")
         super().__post_init__()
+
+    @property
+    def of_tokens(self) -> bool:
+        return True
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -72,6 +77,8 @@ class PerToken(Wrapper):
         totals = jnp.sum(losses, axis=1)
         if self.average == "sequences":
             return totals / jnp.maximum(jnp.sum(kept, axis=1), 1), metrics
+        if "tokens_per_example" in batch:
+            return totals / batch["tokens_per_example"], metrics
         share = jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
         return totals * share, metrics
 
@@ -99,6 +106,10 @@ class PerSequence(Wrapper):
     def __post_init__(self) -> None:
         _check_reads_logits(self.loss, "PerSequence")
         super().__post_init__()
+
+    @property
+    def of_tokens(self) -> bool:
+        return True
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None

@@ -7,7 +7,7 @@ calibrated if it is right on 80 % of the predictions made with confidence 0.8.
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.special import log_softmax, softmax
 
 from kd.evaluate.predictions import checked_labels, checked_logits
@@ -97,12 +97,36 @@ def reliability(
     Source: guo2017calibration, sec. 2; of equal mass kumar2019verified, whose code
     has these edges.
     """
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     logits = checked_logits(logits)
     labels = checked_labels(labels, logits)
-    confidence = softmax(logits, axis=-1).max(axis=-1)
-    right = logits.argmax(axis=-1) == labels
+    return in_bins(
+        softmax(logits, axis=-1).max(axis=-1),
+        logits.argmax(axis=-1) == labels,
+        num_bins=num_bins,
+        equal_mass=equal_mass,
+    )
+
+
+def in_bins(
+    confidence: Float[np.ndarray, "n"],
+    right: Bool[np.ndarray, "n"],
+    *,
+    num_bins: int = 15,
+    equal_mass: bool = False,
+) -> Reliability:
+    """`reliability` of predictions that are known by their confidence alone.
+
+    Args:
+        confidence: of each, in (0, 1].
+        right: whether it is.
+        num_bins: see `reliability`.
+        equal_mass: likewise.
+
+    Raises:
+        ValueError: num_bins < 1.
+    """
+    if num_bins < 1:
+        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
     edges = (
         _edges_of_equal_mass(confidence, num_bins)
         if equal_mass

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from kd.evaluate.metric import Metric
+from kd.types import Batch
 
 
 class Target(abc.ABC):
@@ -55,9 +56,48 @@ class Target(abc.ABC):
         """What every evaluation during training logs."""
 
     @property
+    def watched_fidelity(self) -> tuple[Metric, ...]:
+        """Measures of fidelity that every evaluation during training logs."""
+        return self.fidelity[:2]
+
+    @property
     def has_classes(self) -> bool:
         """Whether outputs are logits, so that a softmax of them means something."""
         return True
+
+    keeps_logits: ClassVar[bool] = True
+    """Whether what is kept of a network's outputs is its logits, whole."""
+    compares_beside: ClassVar[bool] = False
+    """Whether `keep_beside` keeps more than `keep`."""
+    writes: ClassVar[bool] = False
+    """Whether a network is judged by texts that it writes, too: see `with_texts`."""
+    of_tokens: ClassVar[bool] = False
+    """Whether a network gives logits [b, n, v], a prediction for every token."""
+
+    def keep(self, logits: Any, batch: Batch) -> Any:
+        """What evaluation keeps of a network's logits for a batch, [b, ...].
+
+        The metrics are functions of this. Where logits of a whole split are too many
+        to hold, a target keeps less of them.
+
+        Args:
+            logits: of JAX.
+            batch: what the network read.
+        """
+        del batch
+        return logits
+
+    def keep_beside(self, student: Any, teacher: Any, batch: Batch) -> Any:
+        """The same of a student, with what only its teacher's logits beside it tell.
+
+        Asked of the final student alone, where `compares_beside`.
+        """
+        del teacher
+        return self.keep(student, batch)
+
+    def with_texts(self, kept: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """What `keep` kept of a split and what was written there, as one array [n]."""
+        raise NotImplementedError(f"{type(self).__name__} judges no texts")
 
     @property
     def problem_type(self) -> str:

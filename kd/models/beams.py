@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from kd.errors import UserError
+from kd.models.sample import Sample
 from kd.types import Cache, Decoder, Params
 
 _NEVER = -1e9
@@ -27,15 +28,21 @@ class Beams:
         num_beams: texts that are gone on with.
         length_penalty: 0 for the likeliest text, which tends to be short; larger for
             longer ones.
+        sample: if given, what is gone on with is drawn: of all continuations of all
+            beams, without replacement, each in proportion to its probability as
+            `sample` changes it; which is then also the p of the score.
 
     Source: the search that transformers' `generate` makes, with its `early_stopping`
         of False: it stops when the best text that is not ended would not do better
         than the worst one kept if it ended at once, which the score of a longer text
-        may, where `length_penalty` is positive.
+        may, where `length_penalty` is positive. With `sample` its `do_sample` with
+        beams, where a temperature multiplies log-probabilities that are not scaled to
+        sum 1 again.
     """
 
     num_beams: int = 4
     length_penalty: float = 1.0
+    sample: Sample | None = None
 
     def __post_init__(self) -> None:
         if self.num_beams < 1:
@@ -75,6 +82,7 @@ def search(
     decoder: Decoder,
     params: Params,
     batch: dict[str, Any],
+    keys: Key[Array, "b"],
     how: Beams,
     num_tokens: int,
     end: tuple[int, ...],
@@ -88,11 +96,26 @@ def search(
     # As many candidates as leave k that do not end, whichever do.
     num_candidates = max(2, 1 + len(end)) * k
 
+    def candidates_of(
+        i: Int[Array, ""], running: _Texts, log_probs: Float[Array, "b k v"]
+    ) -> tuple[Float[Array, "b c"], Int[Array, "b c"]]:
+        """The continuations that are looked at, the likeliest first."""
+        if how.sample is None:
+            sums = _flat(running.score[..., None] + log_probs)
+            return jax.lax.top_k(sums, num_candidates)
+        cut = how.sample.cut(log_probs.reshape(-1, log_probs.shape[-1]))
+        sums = _flat(running.score[..., None] + cut.reshape(log_probs.shape))
+        # The largest of sums with Gumbel noise are drawn without replacement.
+        drawn_with = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, sums.shape[1:]))(drawn_with)
+        _, places = jax.lax.top_k(sums + noise, num_candidates)
+        score, order = jax.lax.top_k(_take(sums, places), num_candidates)
+        return score, _take(places, order)
+
     def extend(state: _State, logits: Float[Array, "b k v"]) -> _State:
         i, running, finished = state.written, state.running, state.finished
         log_probs = jax.nn.log_softmax(logits)
-        sums = running.score[..., None] + log_probs
-        score, places = jax.lax.top_k(_flat(sums), num_candidates)
+        score, places = candidates_of(i, running, log_probs)
         beam, token = places // logits.shape[-1], places % logits.shape[-1]
         token = token.astype(jnp.int32)
         own = jnp.take_along_axis(_flat(log_probs), places, axis=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 from kd.models.bert import Bert
 from kd.models.bert_checkpoint import Head
-from kd.models.saved import LANGUAGE_MODELS
+from kd.models.saved import ENCODER_DECODERS, LANGUAGE_MODELS
 from kd.types import Architecture
 
 _PIPELINES: dict[Head, str] = {
@@ -48,16 +48,20 @@ def model_card(
     writes = type(architecture) in LANGUAGE_MODELS
     tags = ["knowledge-distillation"] * bool(teacher) + ["jax", "kd-ot"]
     front = [f"tags: {json.dumps(tags)}"]
+    kind: str = head
     if bert:
         front.append("library_name: transformers")
         front.append(f"pipeline_tag: {_PIPELINES[head]}")
     if writes:
-        front += ["library_name: transformers", "pipeline_tag: text-generation"]
+        rewrites = type(architecture) in ENCODER_DECODERS
+        task = "text2text-generation" if rewrites else "text-generation"
+        front += ["library_name: transformers", f"pipeline_tag: {task}"]
+        kind = "Seq2SeqLM" if rewrites else "CausalLM"
     origin = (
         f"Distilled from {_line(teacher)}." if teacher else "Trained without a teacher."
     )
     use = (
-        f"Read it with `AutoModelFor{'CausalLM' if writes else head}.from_pretrained` "
+        f"Read it with `AutoModelFor{kind}.from_pretrained` "
         "and `AutoTokenizer.from_pretrained` of transformers, or with "
         "`kd.models.saved`."
         if bert or writes

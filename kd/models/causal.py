@@ -58,10 +58,22 @@ def attend(
     query: Float[Array, "b n h e"],
     key: Float[Array, "b s g e"],
     value: Float[Array, "b s g e"],
-    sees: Bool[Array, "b n s"],
+    sees: Bool[Array, "b #n s"],
     dropout: Callable[[Array], Array],
+    *,
+    scale: float | None = None,
+    bias: Float[Array, "#b h n s"] | None = None,
 ) -> tuple[Float[Array, "b n he"], Float[Array, "b h n s"]]:
-    """softmax(q kᵀ / √e) v, one head of keys and values for h / g heads of queries.
+    """softmax(scale q kᵀ + bias) v, a head of keys and values for h / g of queries.
+
+    Args:
+        query: of what attends.
+        key: of what is attended to.
+        value: likewise.
+        sees: what.
+        dropout: of probabilities.
+        scale: 1 / √e if None.
+        bias: 0 if None.
 
     Returns:
         The heads' mixtures side by side, and the probabilities before dropout.
@@ -71,10 +83,13 @@ def attend(
     scores = jnp.einsum(
         "bngre,bsge->bgrns", groups, key, preferred_element_type=exact(query.dtype)
     )
+    scores = scores / e**0.5 if scale is None else scores * scale
+    if bias is not None:
+        scores += bias.reshape(len(bias), *scores.shape[1:3], *bias.shape[2:])
     # The mask is finite, so that a row without any real token gives uniform attention
     # and zero gradients rather than NaN.
     probs = jax.nn.softmax(
-        jnp.where(sees[:, None, None], scores / e**0.5, jnp.finfo(scores.dtype).min)
+        jnp.where(sees[:, None, None], scores, jnp.finfo(scores.dtype).min)
     )
     kept = dropout(probs).astype(value.dtype)
     mixed = jnp.einsum("bgrns,bsge->bngre", kept, value)

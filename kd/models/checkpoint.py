@@ -5,7 +5,8 @@ See `kd.models.hub` for where a checkpoint lies.
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from kd.types import Params
 
 # A scale is a norm's; "" is a parameter that is no module's, such as a table.
 _LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
+_LAYER = re.compile(r"\blayer_(?P<index>\d+)/")
 
 
 class Pretrained(NamedTuple):
@@ -43,21 +45,32 @@ class Table(NamedTuple):
     """What names begin with, but not where the model was saved without its head."""
     transposed: bool = True
     """Whether a kernel is [out, in] there; here it is [in, out]."""
+    copies: tuple[str, ...] = ()
+    """Names under which the embeddings may be there again, or instead."""
+    buffers: Mapping[str, str] = {}
+    """By our path, the whole name of what is no module's weight; 0 if it is absent."""
 
     def name(self, path: tuple[Any, ...]) -> str:
         """The tensor of the parameter at a path in the tree."""
         keys = tuple(entry.key for entry in path)
+        if (buffer := self.buffers.get("/".join(keys))) is not None:
+            return buffer
         *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
         place, index = "/".join(module), ""
-        if place.startswith("layer_"):
-            index, _, rest = place.removeprefix("layer_").partition("/")
-            place = "layer_{i}/" + rest
+        if layer := _LAYER.search(place):
+            index = layer["index"]
+            place = _LAYER.sub("layer_{i}/", place)
         return f"{self.modules[place].format(i=index)}.{_LEAVES[leaf]}"
 
     @property
     def token_rows(self) -> tuple[str, ...]:
         """The tensors with a row for each token: embeddings and head."""
         return tuple(f"{self.modules[name]}.weight" for name in ("embeddings", "head"))
+
+    def copies_in(self, names: Container[str]) -> tuple[str, ...]:
+        """What embeddings are called besides, in a network with parameters so named."""
+        head = self.token_rows[1]
+        return self.copies if head in names else (*self.copies, head)
 
 
 def read(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -102,7 +115,7 @@ def fill(
     """Puts tensors where the parameters of a language model are.
 
     Rows of embeddings and head beyond the network's vocabulary are padding and left
-    out. A head beside tied embeddings must equal these.
+    out. A head beside tied embeddings must equal these, and so must their copies.
 
     Args:
         source: where the tensors come from, for messages.
@@ -121,11 +134,19 @@ def fill(
         table.name(path): _stored(path, leaf.shape, table)
         for path, leaf in jax.tree.leaves_with_path(template)
     }
+    copies = table.copies_in(shapes)
     for name in [name for name in tensors if name not in shapes]:
-        if (full := table.prefix + name) in shapes:
+        if table.prefix and (full := table.prefix + name) in (*shapes, *copies):
             if full in tensors:
                 raise _twice(source, name)
             tensors[full] = tensors.pop(name)
+    embeddings = table.token_rows[0]
+    for name in copies:
+        if embeddings not in tensors and name in tensors:
+            tensors[embeddings] = tensors.pop(name)
+    for name in table.buffers.values():
+        if name in shapes:
+            tensors.setdefault(name, np.zeros(shapes[name], np.float32))
     unread = []
     for name in table.token_rows:
         tensor, shape = tensors.get(name), shapes.get(name)
@@ -134,7 +155,7 @@ def fill(
         if tensor.shape[1] == shape[1] and len(tensor) > shape[0]:
             unread.append(f"{name}[{shape[0]}:]")
             tensors[name] = tensor[: shape[0]]
-    _drop_tied_head(source, tensors, shapes, table)
+    _drop_copies(source, tensors, embeddings, copies)
     problems = [
         _listed("it lacks", (name for name in shapes if name not in tensors)),
         _listed("nothing takes", (name for name in tensors if name not in shapes)),
@@ -186,22 +207,22 @@ def write(
         file.write(json.dumps(config, indent=2) + "\n")
 
 
-def _drop_tied_head(
+def _drop_copies(
     source: object,
     tensors: dict[str, np.ndarray],
-    shapes: Mapping[str, tuple[int, ...]],
-    table: Table,
+    embeddings: str,
+    copies: Iterable[str],
 ) -> None:
-    """Some files hold tied embeddings twice."""
-    embeddings, head = table.token_rows
-    if head not in tensors or head in shapes or embeddings not in tensors:
-        return
-    num_rows = len(tensors[embeddings])
-    if not np.array_equal(tensors.pop(head)[:num_rows], tensors[embeddings]):
-        raise UserError(
-            f"{source}: {head} is not {embeddings}, though its config ties them; with "
-            "a tie_word_embeddings of false both are read"
-        )
+    """Some files hold tied embeddings more than once."""
+    for name in copies:
+        if name not in tensors or embeddings not in tensors:
+            continue
+        num_rows = len(tensors[embeddings])
+        if not np.array_equal(tensors.pop(name)[:num_rows], tensors[embeddings]):
+            raise UserError(
+                f"{source}: {name} is not {embeddings}, though its config ties them; "
+                "with a tie_word_embeddings of false both are read"
+            )
 
 
 def _stored(

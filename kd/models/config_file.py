@@ -11,7 +11,10 @@ _LARGEST = 2**24
 """Of any size in a config.json; past every network that fits a machine, and short of
 what overflows."""
 _MOST_LAYERS = 1024
-_LAYERS = ("num_hidden_layers", "num_blocks", "n_layer", "block_count")
+_LAYERS = (
+    *("num_hidden_layers", "num_blocks", "n_layer", "block_count"),
+    *("num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers"),
+)
 
 
 def check_supported(
@@ -85,6 +88,19 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
     return tuple(
         checked_field(path, f"{key}[{i}]", size, int) for i, size in enumerate(value)
     )
+
+
+def checked_id(path: Path, key: str, value: Any) -> int:
+    """The id of a token.
+
+    Raises:
+        UserError: it is none.
+    """
+    if type(value) is not int or not 0 <= value <= _LARGEST:
+        raise UserError(
+            f"{path}: {key} is {reprlib.repr(value)}; expected the id of a token"
+        )
+    return value
 
 
 def read_labels(path: Path, values: dict[str, Any]) -> tuple[str, ...]:

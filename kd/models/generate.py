@@ -1,7 +1,8 @@
 """Text written by a network, token by token, with a cache and static shapes.
 
-Any `Model` with a `decoder` writes. A row's text depends on its prompt and its key
-only, not on the batch that it was in.
+Any `Model` with a `decoder` writes: one that goes on after prompts, or an
+encoder-decoder, which writes something else about sources. A row's text depends on its
+prompt and its key only, not on the batch that it was in.
 """
 
 import dataclasses
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from kd.errors import UserError
 from kd.models import beams
 from kd.models.beams import Beams
+from kd.models.sample import Sample
 from kd.types import Batch, Decoder, Model, Params
 
 
@@ -23,51 +25,8 @@ class Greedy:
     """Every token is the most likely one."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Tokens are drawn from softmax(logits / temperature), cut and scaled to sum 1.
-
-    Args:
-        temperature: positive.
-        top_k: if given, only so many of the most likely tokens are drawn; more where
-            the last ones are equally likely.
-        top_p: if less than 1, only the fewest most likely tokens that have this
-            probability together, of those that `top_k` leaves.
-
-    Source: top_p holtzman2020curious; the order of the three is transformers'.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}, must be positive")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k is {self.top_k}, must be at least 1")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, must be in (0, 1]")
-
-    def cut(self, logits: Float[Array, "b v"]) -> Float[Array, "b v"]:
-        """The logits drawn from: -inf for what is never drawn."""
-        logits = logits / self.temperature
-        if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = jax.lax.top_k(logits, self.top_k)[0][:, -1:]
-            logits = jnp.where(logits < least, -jnp.inf, logits)
-        if self.top_p < 1:
-            ordered = jnp.sort(logits, axis=-1, descending=True)
-            probs = jax.nn.softmax(ordered)
-            before = jnp.cumsum(probs, axis=-1) - probs
-            least = jnp.min(
-                jnp.where(before < self.top_p, ordered, jnp.inf), axis=-1, keepdims=True
-            )
-            logits = jnp.where(logits < least, -jnp.inf, logits)
-        return logits
-
-
 class Written(NamedTuple):
-    """What was written after each prompt."""
+    """What was written after each prompt, or about each source."""
 
     tokens: Int[Array, "b m"]
     """The last one is an end, unless there was no room for it; 0 after it."""
@@ -88,16 +47,16 @@ def generate(
     num_tokens: int,
     end: tuple[int, ...] = (),
 ) -> Written:
-    """Continues prompts, compiled once for each shape and setting.
+    """Continues prompts, or answers sources; compiled for each shape and setting.
 
     Args:
         model: the network; the same object again, or all is compiled again.
         params: its parameters.
-        batch: prompts, `tokens` and `token_mask` [b, n], padded on either side; each
-            has at least one real token.
+        batch: prompts, or sources of an encoder-decoder, `tokens` and `token_mask`
+            [b, n], padded on either side; each has at least one real token.
         key: of what is drawn: one for each row, [b]; or one key, of which row i gets
-            `jax.random.fold_in(key, i)`. Token j of a row is drawn with
-            `fold_in(its key, j)`.
+            `jax.random.fold_in(key, i)`. Token j of a row, or of its beams, is drawn
+            with `fold_in(its key, j)`.
         how: tokens are chosen.
         num_tokens: m, the most that are written.
         end: tokens that end a text.
@@ -108,14 +67,14 @@ def generate(
     if model.decoder is None:
         raise UserError("this network does not write: it is no language model")
     inputs = dict(batch)
-    if isinstance(how, Beams):
-        return Written(
-            *beams.search(model.decoder, params, inputs, how, num_tokens, end)
-        )
     keys = key
     if key.ndim == 0:
         rows = jnp.arange(len(batch["tokens"]))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    if isinstance(how, Beams):
+        return Written(
+            *beams.search(model.decoder, params, inputs, keys, how, num_tokens, end)
+        )
     return _one_by_one(model.decoder, params, inputs, keys, how, num_tokens, end)
 
 
@@ -182,21 +141,44 @@ def join(batch: Batch, written: Written) -> dict[str, Array]:
     return {k: jnp.take_along_axis(x, order, axis=1) for k, x in joined.items()}
 
 
+def pair(batch: Batch, written: Written) -> dict[str, Array]:
+    """Sources with what an encoder-decoder wrote about them as their targets.
+
+    Returns:
+        `tokens`, `token_mask`, `target_tokens` and `target_mask`.
+    """
+    return {
+        "tokens": batch["tokens"],
+        "token_mask": batch["token_mask"],
+        "target_tokens": written.tokens,
+        "target_mask": written.token_mask,
+    }
+
+
 def token_log_probs(model: Model, params: Params, batch: Batch) -> Float[Array, "b n"]:
     """log p(token | those before it) under a network, in nats.
 
     Args:
         model: any language model, not only the one that wrote the texts.
         params: its parameters.
-        batch: texts, `tokens` and `token_mask` [b, n].
+        batch: texts, `tokens` and `token_mask` [b, n]; of an encoder-decoder its
+            sources, with `target_tokens` and `target_mask`, which are then meant.
 
     Returns:
-        Entry j is about token j; 0 where it is padding, or the first of its text.
+        Entry j is about token j; 0 where it is padding, or the first of a text that
+        nothing stands before.
     """
-    tokens, mask = batch["tokens"], batch["token_mask"]
-    logits = model.apply(params, batch, None).logits[:, :-1]
+    logits = model.apply(params, batch, None).logits
+    if "target_tokens" in batch:
+        tokens, there = batch["target_tokens"], batch["target_mask"]
+    else:
+        mask = batch["token_mask"]
+        logits, tokens = logits[:, :-1], batch["tokens"][:, 1:]
+        there = mask[:, :-1] & mask[:, 1:]
     log_probs = jnp.take_along_axis(
-        jax.nn.log_softmax(logits), tokens[:, 1:, None], axis=-1
+        jax.nn.log_softmax(logits), tokens[..., None], axis=-1
     )[..., 0]
-    both = mask[:, :-1] & mask[:, 1:]
-    return jnp.pad(jnp.where(both, log_probs, 0.0), ((0, 0), (1, 0)))
+    log_probs = jnp.where(there, log_probs, 0.0)
+    if "target_tokens" in batch:
+        return log_probs
+    return jnp.pad(log_probs, ((0, 0), (1, 0)))

@@ -1,10 +1,10 @@
 """Networks in a directory: `model.safetensors` and `config.json`, or a GGUF file.
 
 A BERT or a language model is stored as Hugging Face stores it, see
-`kd.models.bert_checkpoint`, `gpt2_checkpoint` and `llama_checkpoint` there. Any other
-network is stored as it is: tensors by their path in the tree of parameters, joined by
-dots, in Flax's layout (kernels are [in, out] or [h, w, in, out]); and the fields of its
-record, with the class named by "model_type". Nothing in either file is executed.
+`kd.models.bert_checkpoint` and the others of that name. Any other network is stored as
+it is: tensors by their path in the tree of parameters, joined by dots, in Flax's layout
+(kernels are [in, out] or [h, w, in, out]); and the fields of its record, with the class
+named by "model_type". Nothing in either file is executed.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ import safetensors.numpy
 from kd.atomic import atomic_write
 from kd.errors import UserError
 from kd.models import (
+    bart_checkpoint,
     bert_checkpoint,
     checkpoint,
     config_file,
@@ -32,8 +33,10 @@ from kd.models import (
     hub,
     llama_checkpoint,
     llama_gguf,
+    t5_checkpoint,
 )
 from kd.models import tensors as tensor_files
+from kd.models.bart import Bart
 from kd.models.bert import Bert
 from kd.models.bert_checkpoint import Head
 from kd.models.checkpoint import Pretrained
@@ -42,13 +45,20 @@ from kd.models.llama import Llama
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
 from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
+from kd.models.t5 import T5
 from kd.types import Architecture, Params
 
 _CLASSES: dict[str, type] = {"kd_mlp": MLP, "kd_resnet": ResNet}
 """By the model_type of config.json. The prefix keeps transformers from taking a
 network for one of its own."""
-LANGUAGE_MODELS: dict[type, Any] = {GPT2: gpt2_checkpoint, Llama: llama_checkpoint}
+ENCODER_DECODERS: dict[type, Any] = {T5: t5_checkpoint, Bart: bart_checkpoint}
 """The modules that read and write them."""
+LANGUAGE_MODELS: dict[type, Any] = {
+    GPT2: gpt2_checkpoint,
+    Llama: llama_checkpoint,
+    **ENCODER_DECODERS,
+}
+"""Likewise, of all networks that write."""
 _NOT_FIELDS = {"id2label", "label2id", "problem_type"}
 """What config.json has beside the model_type and the fields of a record."""
 

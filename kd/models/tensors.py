@@ -1,7 +1,10 @@
 """Weights from safetensors files, every file checked before it is believed."""
 
+import contextlib
 import reprlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  NumPy knows bfloat16 once this is imported.
 import numpy as np
@@ -14,10 +17,12 @@ _FLOATS = ("F16", "BF16", "F32", "F64")
 only its quantiser can turn into weights."""
 
 # Buffers that old versions of transformers saved beside the weights: 0, 1, 2, …, the
-# causal mask of GPT-2 and its minus infinity, rotary frequencies.
+# causal mask of GPT-2 and its minus infinity, rotary frequencies; and a table of T5
+# that nothing reads.
 _BUFFERS = (
     *("embeddings.position_ids", "embeddings.token_type_ids"),
     *(".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq"),
+    ".EncDecAttention.relative_attention_bias.weight",
 )
 
 
@@ -30,17 +35,33 @@ def read(path: Path) -> dict[str, np.ndarray]:
         UserError: the file cannot be read or is none, a tensor is not of a float type
             of 16, 32 or 64 bits, or a number in it is not finite in float32.
     """
-    try:
+    with _opened(path) as file:
         # Dtypes first: the library knows some that NumPy does not.
+        names = [name for name in file.keys() if not name.endswith(_BUFFERS)]  # noqa: SIM118
+        for name in names:
+            if (dtype := file.get_slice(name).get_dtype()) not in _FLOATS:
+                raise UserError(
+                    f"{path}: {shown(name)} is of dtype {dtype}; weights must be "
+                    f"one of {', '.join(_FLOATS)}"
+                )
+        return {name: _finite(path, name, file.get_tensor(name)) for name in names}
+
+
+def names(path: Path) -> list[str]:
+    """What the tensors of a safetensors file are called.
+
+    Raises:
+        UserError: the file cannot be read or is none.
+    """
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
         with safetensors.safe_open(path, framework="np") as file:
-            names = [name for name in file.keys() if not name.endswith(_BUFFERS)]  # noqa: SIM118
-            for name in names:
-                if (dtype := file.get_slice(name).get_dtype()) not in _FLOATS:
-                    raise UserError(
-                        f"{path}: {shown(name)} is of dtype {dtype}; weights must be "
-                        f"one of {', '.join(_FLOATS)}"
-                    )
-            return {name: _finite(path, name, file.get_tensor(name)) for name in names}
+            yield file
     except safetensors.SafetensorError as error:
         raise UserError(
             f"{path} is not a safetensors file: {_first_line(error)}"

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -11,14 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from kd.atomic import atomic_write
 from kd.data.sample import Sample
 from kd.data.task import Prepared
+from kd.errors import UserError
+from kd.evaluate.target import Target
 from kd.features import class_means, layers
 from kd.networks.load import Loaded, longest
-from kd.networks.predict import logits, predictor
+from kd.networks.predict import as_one, keeper, logits, predictor
+from kd.networks.write import with_texts
 from kd.train.mesh import replicate
 from kd.types import Batch, Embedding, Outputs
 
@@ -27,11 +31,12 @@ class Answers(NamedTuple):
     """Teachers and what they say about the data."""
 
     teachers: tuple[Loaded, ...]
-    dev: Float[np.ndarray, "num_dev v"] | None
-    """Of all teachers as one; None where one has other outputs than the task."""
-    final: Float[np.ndarray, "num_final v"] | None
+    dev: Shaped[np.ndarray, "num_dev ..."] | None
+    """Of all teachers as one, what the target keeps; None where one has other outputs
+    than the task."""
+    final: Shaped[np.ndarray, "num_final ..."] | None
     """The same of what final networks are scored on, `Prepared.final`."""
-    train: tuple[Float[np.ndarray, "num_train v"], ...] | None
+    train: tuple[Float[np.ndarray, "num_train ..."], ...] | None
     """Of each, NaN of examples that it was not asked about; None where they are asked
     anew in every step, or not at all."""
     in_step: bool
@@ -89,6 +94,7 @@ def consult(
     combine: Callable[[list[Any]], Any],
     data: Prepared,
     *,
+    target: Target,
     about: Int[np.ndarray, "q"] | None,
     in_step: bool,
     embeddings: Sequence[Embedding] = (),
@@ -102,6 +108,7 @@ def consult(
         teachers: whom to ask, one or several.
         combine: the outputs of several as those of one.
         data: what about.
+        target: says what is kept of their logits on dev and test.
         about: the examples of the training split to compute logits on, or read them of
             from `cache`; None for not at all.
         in_step: whether they will be asked in every step.
@@ -116,13 +123,15 @@ def consult(
     every = np.arange(len(data.train))
     asked = about if about is not None else every if vector_readers else every[:0]
     comparable = not any(teacher.other_outputs for teacher in teachers)
+    if about is not None:
+        _check_size(teachers, data, len(about))
     dev, test, train, vectors = [], [], [], {}
     for teacher in teachers:
         # One program for all splits: a network takes seconds to compile.
         of = functools.partial(_read_all, {"": logits} | vector_readers)
         predict = predictor(teacher.model, mesh=mesh, of=of)
         ask = functools.partial(predict, replicate(teacher.params, mesh))
-        if comparable:
+        if comparable and target.keeps_logits:
             dev.append(ask(data.dev)[""])
             if data.test is not None:
                 test.append(ask(data.test)[""])
@@ -136,6 +145,8 @@ def consult(
         return outputs[0] if len(outputs) == 1 else np.asarray(combine(outputs))
 
     on_dev = together(dev) if dev else None
+    if comparable and not target.keeps_logits:
+        on_dev, *test = _kept(teachers, combine, data, target, mesh)
     return Answers(
         tuple(teachers),
         on_dev,
@@ -148,6 +159,45 @@ def consult(
             for one, values in zip(examples, vectors.values(), strict=True)
         },
     )
+
+
+def _kept(
+    teachers: Sequence[Loaded],
+    combine: Callable[[list[Any]], Any],
+    data: Prepared,
+    target: Target,
+    mesh: Mesh,
+) -> list[np.ndarray]:
+    """What a target keeps of the teachers as one: on dev, and on test if there is one.
+
+    It is no function of what it keeps of each.
+    """
+    together = as_one([teacher.model for teacher in teachers], combine)
+    predict = predictor(together, mesh=mesh, of=keeper(target))
+    if target.writes:
+        predict = with_texts(predict, together, target, mesh)
+    params = replicate(tuple(teacher.params for teacher in teachers), mesh)
+    splits = [data.dev, *([] if data.test is None else [data.test])]
+    return [predict(params, split) for split in splits]
+
+
+_LARGEST = 4 * 2**30
+"""Bytes of a teacher's answers that are kept at most."""
+
+
+def _check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> None:
+    """Raises UserError where logits of the training split are too many to keep."""
+    for teacher in teachers:
+        batch = longest(data.train)
+        logits = jax.eval_shape(teacher.model.apply, teacher.params, batch, None).logits
+        shape = (num_asked, *logits.shape[1:])
+        size = 4 * math.prod(shape)
+        if len(shape) > 2 and size > _LARGEST:
+            raise UserError(
+                f"answers=cached would keep {shape[-1]:,} logits at each of "
+                f"{math.prod(shape[:-1]):,} tokens, {size / 2**30:,.1f} GiB; set "
+                "answers=live"
+            )
 
 
 def vector_of(which: Embedding) -> Callable[[Outputs, Batch], Float[Array, "b e"]]:
@@ -178,7 +228,7 @@ def _on_train(
     about: Int[np.ndarray, "q"],
     cache: pathlib.Path,
     say: Callable[[str], Any],
-) -> dict[str, Float[np.ndarray, "q d"]]:
+) -> dict[str, Float[np.ndarray, "q ..."]]:
     """What a teacher says of training examples, by the endings of the files' names.
 
     What the cache lacks is computed in one pass and put there.
@@ -201,7 +251,7 @@ def _on_train(
     paths = {ending: cache / f"{key}{ending}.npy" for ending in wanted}
     widths = jax.eval_shape(shapes, teacher.params, longest(data.train))
     found = {
-        ending: _read(path, (len(about), widths[ending].shape[1]), say)
+        ending: _read(path, (len(about), *widths[ending].shape[1:]), say)
         for ending, path in paths.items()
     }
     missing = [ending for ending, values in found.items() if values is None]
@@ -214,11 +264,11 @@ def _on_train(
 
 
 def _in_place(
-    logits: Float[np.ndarray, "q v"], about: Int[np.ndarray, "q"], num_train: int
-) -> Float[np.ndarray, "num_train v"]:
+    logits: Float[np.ndarray, "q ..."], about: Int[np.ndarray, "q"], num_train: int
+) -> Float[np.ndarray, "num_train ..."]:
     if len(about) == num_train:
         return logits
-    everywhere = np.full((num_train, logits.shape[1]), np.nan, logits.dtype)
+    everywhere = np.full((num_train, *logits.shape[1:]), np.nan, logits.dtype)
     everywhere[about] = logits
     return everywhere
 
@@ -234,8 +284,8 @@ def _key(teacher: Loaded, data: Prepared, about: Int[np.ndarray, "q"]) -> str:
 
 
 def _read(
-    path: pathlib.Path, shape: tuple[int, int], say: Callable[[str], Any]
-) -> Float[np.ndarray, "q v"] | None:
+    path: pathlib.Path, shape: tuple[int, ...], say: Callable[[str], Any]
+) -> Float[np.ndarray, "q ..."] | None:
     if not path.exists():
         return None
     try:
@@ -248,7 +298,7 @@ def _read(
     return None
 
 
-def _write(path: pathlib.Path, values: Float[np.ndarray, "n d"]) -> None:
+def _write(path: pathlib.Path, values: Float[np.ndarray, "n ..."]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path, "wb") as file:
         np.save(file, values, allow_pickle=False)

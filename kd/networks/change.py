@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from kd.models.bert import Bert
+from kd.models.gpt2 import GPT2
+from kd.models.llama import Llama
 from kd.train.pruning import is_kernel
 from kd.types import Architecture, Params
 
@@ -36,7 +38,9 @@ class Change(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Layers(Change):
-    """Some layers of a BERT in their order, with its embeddings, pooler and head.
+    """Some layers of a text network in their order, with all else that it has.
+
+    Of a BERT, a GPT-2 or a Llama: embeddings, norms, pooler and head stay.
 
     Attributes:
         chosen: their numbers, from 0; or "every second" (0, 2, 4, ...), or "first k",
@@ -68,9 +72,10 @@ class Layers(Change):
     def __call__(
         self, network: Architecture, params: Params
     ) -> tuple[Architecture, Params]:
-        if not isinstance(network, Bert):
+        if not isinstance(network, Bert | GPT2 | Llama):
             raise ValueError(
-                f"layers are taken of a Bert, and this is a {type(network).__name__}"
+                "layers are taken of a Bert, a GPT2 or a Llama, and this is a "
+                f"{type(network).__name__}"
             )
         numbers = self.numbers(network.num_layers)
         if min(numbers) < 0 or max(numbers) >= network.num_layers:

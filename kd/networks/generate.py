@@ -37,16 +37,18 @@ def write(
     num_tokens: int,
     seed: int,
 ):
-    """The prompts with what a network writes after them, one by one.
+    """What a network writes, one by one: prompts and what follows, or answers to them.
+
+    An encoder-decoder answers; any other network goes on.
 
     Args:
         place: of the network, with its tokenizer: a directory, a run, a GGUF file, or
             a name on the hub.
-        prompts: texts to continue.
+        prompts: texts to continue, or to answer.
         how: settings by name; of `kd.models.beams.Beams` if there is a `num_beams`, of
             `kd.models.generate.Sample` if there is another, or none to take the
             likeliest tokens.
-        num_tokens: the most that are written after each.
+        num_tokens: the most that are written for each.
         seed: of what is drawn; a prompt's text depends on it and on its place among
             the prompts.
 
@@ -58,7 +60,7 @@ def write(
     import jax.numpy as jnp
     import numpy as np
 
-    from kd.data import byte_bpe
+    from kd.data import byte_bpe, unigram
     from kd.models import saved, special_tokens
     from kd.models.beams import Beams
     from kd.models.generate import Greedy, Sample, generate
@@ -74,7 +76,9 @@ def write(
     if type(network) not in saved.LANGUAGE_MODELS:
         kind = type(network).__name__
         raise UserError(f"{place} is a {kind}, which writes no text")
-    tokenizer = byte_bpe.load(found)
+    answers = type(network) in saved.ENCODER_DECODERS
+    kind = unigram if unigram.is_in(found) else byte_bpe
+    tokenizer = kind.load(found)
     special = special_tokens.read_special_tokens(found)
     num_ids = byte_bpe.num_ids(tokenizer)
     size = getattr(network, "vocab_size", 0)
@@ -86,7 +90,7 @@ def write(
     model = network.build(num_ids)
     template = jax.eval_shape(model.init, jax.random.key(0), {})
     params, _, _ = saved.load(found, network, template)
-    encoded = [_ids(tokenizer, prompt, special) for prompt in prompts]
+    encoded = [_ids(tokenizer, prompt, special, answers=answers) for prompt in prompts]
     width = max(map(len, encoded))
     root = jax.random.key(seed)
     for first in range(0, len(prompts), _ROWS):
@@ -110,11 +114,14 @@ def write(
         )
         for row, ids in enumerate(rows):
             new = np.asarray(written.tokens[row])[np.asarray(written.token_mask[row])]
-            yield tokenizer.decode([*ids, *new.tolist()], skip_special_tokens=True)
+            shown = new.tolist() if answers else [*ids, *new.tolist()]
+            yield tokenizer.decode(shown, skip_special_tokens=True)
 
 
-def _ids(tokenizer: Any, prompt: str, special: Any) -> list[int]:
+def _ids(tokenizer: Any, prompt: str, special: Any, *, answers: bool) -> list[int]:
     ids = tokenizer.encode(prompt).ids
+    if not ids and answers:
+        raise UserError("the prompt is empty, and there is nothing to answer")
     # The network goes on after a token, and an end stands before the next text.
     starts = [i for i in (special.begin, *special.end) if i is not None]
     if not ids and not starts:
@@ -147,7 +154,10 @@ def _how(given: argparse.Namespace) -> dict[str, Any]:
 def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd generate",
-        description="Writes on after prompts, by default the likeliest tokens.",
+        description=(
+            "Writes on after prompts, or answers them if it is an encoder-decoder; by "
+            "default the likeliest tokens."
+        ),
     )
     parser.add_argument(
         "model", help="a run, a directory, a GGUF file, or a name on the hub"

@@ -66,7 +66,7 @@ def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) ->
         other: whose inputs these are, for the message.
     """
     if task.preprocessing(found.place) != data.preprocessing:
-        raise other_inputs(found.place, other)
+        raise other_inputs(found.place, other, task)
     size = getattr(sizes(found), "vocab_size", None)
     if size is not None and data.vocab_size > size:
         raise UserError(
@@ -75,11 +75,17 @@ def check_preprocessing(found: Found, task: Task, data: Prepared, other: str) ->
         )
 
 
-def other_inputs(place: str, other: str) -> UserError:
+def other_inputs(place: str, other: str, task: Task) -> UserError:
     """That networks in two places read different inputs."""
+    vocabulary = (
+        "; losses of tokens need a shared vocabulary, all but ULD and MultiLevelOT, "
+        "which compare predictions over two (kd.divergences)"
+        if task.target.of_tokens
+        else ""
+    )
     return UserError(
         f"{place}: its tokenizer or normalization is not that of {other}; all networks "
-        "of a run must see the same inputs"
+        f"of a run must see the same inputs{vocabulary}"
     )
 
 
@@ -133,7 +139,7 @@ def load(
     def build(network: Architecture) -> Model:
         if differs:
             return network.build(max(len(labels), 1), compute_dtype=dtype)
-        return task.build(network, compute_dtype=dtype)
+        return task.build(network, vocab_size=data.vocab_size, compute_dtype=dtype)
 
     model = build(network)
     try:

@@ -1,6 +1,7 @@
 """The logits of a model, or what else it says, on a split."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -10,8 +11,9 @@ from jaxtyping import Int
 
 from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
+from kd.evaluate.target import Target
 from kd.train.mesh import shard_batch
-from kd.types import Batch, Model, Outputs, Params
+from kd.types import Batch, Decoder, Model, Outputs, Params
 
 
 def logits(outputs: Outputs, batch: Batch) -> Any:
@@ -31,11 +33,82 @@ class Predict(Protocol):
         ...
 
 
+def keeper(target: Target) -> Callable[[Outputs, Batch], Any]:
+    """What a target keeps of a network's outputs for a batch."""
+
+    def keep(outputs: Outputs, batch: Batch) -> Any:
+        return target.keep(outputs.logits, batch)
+
+    return keep
+
+
+def keeper_beside(target: Target) -> Callable[[Outputs, Batch], Any]:
+    """The same of the outputs of `beside`."""
+
+    def keep(outputs: Outputs, batch: Batch) -> Any:
+        (teacher,) = outputs.hidden
+        return target.keep_beside(outputs.logits, teacher, batch)
+
+    return keep
+
+
+def beside(student: Model, teacher: Model) -> Model:
+    """A student whose outputs have its teacher's logits as the only hidden state.
+
+    Its parameters are (the student's, the teacher's).
+    """
+
+    def apply(params: Any, batch: Batch, key: Any) -> Outputs:
+        ours, theirs = params
+        answer = teacher.apply(theirs, batch, key)
+        return Outputs(student.apply(ours, batch, key).logits, (answer.logits,))
+
+    return Model(student.init, apply)
+
+
+def as_one(teachers: Sequence[Model], combine: Callable[[list[Any]], Any]) -> Model:
+    """Several networks as one that gives combined logits, of a tuple of parameters."""
+
+    def apply(params: Any, batch: Batch, key: Any) -> Outputs:
+        answers = [
+            teacher.apply(own, batch, key).logits
+            for teacher, own in zip(teachers, params, strict=True)
+        ]
+        return Outputs(together(answers))
+
+    def together(logits: list[Any]) -> Any:
+        return logits[0] if len(logits) == 1 else combine(logits)
+
+    def start(params: Any, batch: Batch, room: int) -> tuple[Any, Any]:
+        begun = [
+            decoder.start(own, batch, room)
+            for decoder, own in zip(decoders, params, strict=True)
+        ]
+        return together([logits for logits, _ in begun]), tuple(c for _, c in begun)
+
+    def step(params: Any, cache: Any, tokens: Any) -> tuple[Any, Any]:
+        done = [
+            decoder.step(own, one, tokens)
+            for decoder, own, one in zip(decoders, params, cache, strict=True)
+        ]
+        return together([logits for logits, _ in done]), tuple(c for _, c in done)
+
+    decoders = [t.decoder for t in teachers if t.decoder is not None]
+    writes = len(decoders) == len(teachers)
+    return Model(teachers[0].init, apply, Decoder(start, step) if writes else None)
+
+
+_MOST_ROWS = 64
+"""At a time on a device: 64 rows of activations stay in a processor's cache, 256 take
+half as long again."""
+_MOST_LOGITS = 2**25
+"""Of all rows at a time on a device, 128 MiB: of texts, fewer rows have as many."""
+
+
 def predictor(
     model: Model,
     *,
     mesh: Mesh,
-    rows_per_device: int = 64,
     of: Callable[[Outputs, Batch], Any] = logits,
 ) -> Predict:
     """The function of a network: float32 logits, unless told otherwise.
@@ -45,15 +118,23 @@ def predictor(
     Args:
         model: asked.
         mesh: of the devices to compute on.
-        rows_per_device: examples at a time.
         of: what to keep of the outputs for a batch, if not the logits: arrays
             [b, ...], or a tree of them.
 
     Returns:
         The function; it gives arrays [num_examples, ...] in the order of the split.
     """
-    # 64 rows of activations stay in a processor's cache: 256 take half as long again.
-    rows = rows_per_device * mesh.size
+    known: dict[Any, int] = {}
+
+    def num_rows(params, split) -> int:
+        # Of all groups as many: a batch of another number would be compiled anew.
+        largest = split.inputs(np.array([split.groups.argmax()]))
+        shapes = tuple((name, values.shape) for name, values in largest.items())
+        if shapes not in known:
+            outputs = jax.eval_shape(model.apply, params, largest, None)
+            fit = _MOST_LOGITS // max(math.prod(outputs.logits.shape[1:]), 1)
+            known[shapes] = mesh.size * min(max(fit, 1), _MOST_ROWS)
+        return known[shapes]
 
     @jax.jit
     def answer(params, batch):
@@ -62,6 +143,7 @@ def predictor(
     def predict(params, split, about=None):
         if about is None:
             about = np.arange(len(split))
+        rows = num_rows(params, split)
         plan = plan_in_order(split.groups[about], batch_size=rows)
         found = [
             answer(
@@ -72,7 +154,7 @@ def predictor(
         order = np.concatenate(plan)
 
         def in_order(*parts):
-            values = np.concatenate(
+            values = _joined(
                 [
                     np.asarray(part)[: len(index)]
                     for part, index in zip(parts, plan, strict=True)
@@ -85,3 +167,17 @@ def predictor(
         return jax.tree.map(in_order, *found)
 
     return predict
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Rows of all parts; those of texts are filled up with zeros to the widest."""
+    shape = np.max([part.shape[1:] for part in parts], axis=0)
+    if all(part.shape[1:] == tuple(shape) for part in parts):
+        return np.concatenate(parts)
+    whole = np.zeros((sum(map(len, parts)), *shape), parts[0].dtype)
+    first = 0
+    for part in parts:
+        own = (slice(first, first + len(part)), *map(slice, part.shape[1:]))
+        whole[own] = part
+        first += len(part)
+    return whole

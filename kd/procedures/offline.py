@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from kd.procedures.procedure import Procedure, Setting, shapes_of
 from kd.procedures.step import gradient_step
-from kd.types import Batch, Metrics, Outputs, Training, TrainState
+from kd.types import Batch, Metrics, Outputs, Params, Training, TrainState
 
 if TYPE_CHECKING:
     from kd.experiment import Experiment
@@ -55,12 +56,19 @@ Consult = Callable[[Any, Batch, Any], tuple[Outputs | None, Metrics]]
 """(teacher_params, batch, step) -> what the student learns from, and metrics."""
 
 
-def distillation(setting: Setting, consult: Consult) -> Training:
+Rewrite = Callable[[Params, Any, Batch, PRNGKeyArray], Batch]
+"""(params, teacher_params, batch, key) -> the batch that is learnt from."""
+
+
+def distillation(
+    setting: Setting, consult: Consult, rewrite: Rewrite | None = None
+) -> Training:
     """Trains the student by what frozen teachers say, on given batches.
 
     Args:
         setting: what it is made of.
         consult: asks the teachers; None where nobody needs to.
+        rewrite: what becomes of a batch before anything else, if anything does.
     """
     student, objective = setting.learners["student"], setting.objective
 
@@ -80,6 +88,10 @@ def distillation(setting: Setting, consult: Consult) -> Training:
         )
 
     def terms(params, teacher_params, batch, key, step):
+        if rewrite is not None:
+            # Not the key of dropout.
+            own = jax.random.fold_in(key, _REWRITE)
+            batch = rewrite(params, teacher_params, batch, own)
         teacher_out, told = consult(teacher_params, batch, step)
         student_out = student.apply(params["student"], batch, key)
         losses, metrics = objective.weighted(
@@ -91,3 +103,6 @@ def distillation(setting: Setting, consult: Consult) -> Training:
         terms, setting, names=objective.names, weights=objective.weights
     )
     return Training(init, step)
+
+
+_REWRITE = 2**31 - 3

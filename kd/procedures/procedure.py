@@ -44,6 +44,8 @@ class Setting(NamedTuple):
     optimizer: optax.GradientTransformation
     num_steps: int = 0
     """Length of the run."""
+    end: tuple[int, ...] = ()
+    """Token ids that end a text that is written."""
     combine: Callable[[list[Any]], Any] | None = None
     """The logits of several teachers as those of one; None where there is one."""
     num_microbatches: int = 1
@@ -133,7 +135,7 @@ class Procedure(abc.ABC):
         yield from ()
 
     def annotate(
-        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train v"]]
+        self, sample: Sample, answers: Sequence[Float[np.ndarray, "num_train ..."]]
     ) -> Mapping[str, Shaped[np.ndarray, "num_train ..."]]:
         """What every batch holds of its examples besides, by name; nothing by default.
 

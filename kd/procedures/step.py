@@ -114,6 +114,8 @@ def gradient_step(
             ask = functools.partial(setting.ask, state.params, teacher_params)
             batch = view(view_key(state.key, state.step), batch, ask)
         gradient_of = whole if num_microbatches == 1 else in_parts
+        if num_microbatches > 1 and "prediction_mask" in batch:
+            batch = _with_tokens_per_example(batch)
         gradient, metrics = gradient_of(
             state.params, teacher_params, batch, key, state.step
         )
@@ -152,6 +154,16 @@ def view_key(key: PRNGKeyArray, step: Any) -> PRNGKeyArray:
         step: of the optimizer.
     """
     return jax.random.fold_in(jax.random.fold_in(key, step), _VIEW)
+
+
+def _with_tokens_per_example(batch: Batch) -> Batch:
+    """With what a part of the batch does not know: how many tokens the whole has."""
+    if any(name.endswith("_weight") for name in batch):
+        return batch
+    mask = batch["mask"]
+    num_tokens = jnp.sum(batch["prediction_mask"] & mask[:, None])
+    mean = jnp.maximum(num_tokens, 1) / jnp.maximum(jnp.sum(mask), 1)
+    return {**batch, "tokens_per_example": jnp.full(mask.shape, mean, jnp.float32)}
 
 
 def _of_both(

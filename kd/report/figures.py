@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from kd.evaluate.calibration import reliability
+from kd.evaluate.tokens import Tokens, in_bins
 from kd.report import heat_maps, plots
 from kd.report.files import Run
 from kd.report.markup import Markup, element, figure
@@ -124,11 +125,15 @@ def _numbers(run: Run) -> Iterator[Markup]:
 
 
 def _reliability(run: Run) -> Iterator[Markup]:
+    names = ("student", *(run.summary.get("others") or {}), "teacher")
     models = {
         name: reliability(run.predictions[f"{name}_logits"], run.predictions["labels"])
-        for name in ("student", *(run.summary.get("others") or {}), "teacher")
+        for name in names
         if f"{name}_logits" in run.predictions
     }
+    if "next_tokens" in run.predictions:
+        targets, outputs = Tokens().read_predictions(run.predictions)
+        models = {n: in_bins(outputs[n], targets) for n in names if n in outputs}
     if models:
         yield figure(
             plots.reliability_diagram(models),

@@ -3,7 +3,7 @@
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Run:
         predictions: what the task keeps of dev, from predictions.npz: labels [n] and
             logits [n, v], or targets and numbers [n]; empty without it.
         plan: the transport plan of some dev examples, from plan.npz; empty without it.
+        samples: prompts, and what networks wrote after them, from samples.json; none
+            without it.
     """
 
     directory: Path
@@ -35,6 +37,7 @@ class Run:
     rows: list[dict[str, Any]]
     predictions: Mapping[str, np.ndarray]
     plan: Mapping[str, np.ndarray]
+    samples: Sequence[Mapping[str, str]] = ()
 
     @property
     def classes(self) -> list[str]:
@@ -96,7 +99,12 @@ def read_run(directory: str | Path) -> Run:
         rows=metrics_log.read(directory / "metrics.jsonl"),
         predictions=_arrays(directory / "predictions.npz"),
         plan=_arrays(directory / "plan.npz"),
+        samples=_samples(directory / "samples.json"),
     )
+
+
+def _samples(path: Path) -> Sequence[Mapping[str, str]]:
+    return run_directory.read_json(path)["samples"] if path.exists() else ()
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -131,6 +131,13 @@ thead th { color: var(--muted); font-weight: 500; font-size: 0.9rem; }
 .compared td, .compared td:last-child { white-space: normal; min-width: 0;
   padding: 0.5rem 0.9rem 0.5rem 0; color: inherit; font-size: 0.95rem; }
 .compared thead th:last-child { padding-left: 0; }
+.samples table { table-layout: fixed; }
+.samples tbody th, .samples td, .samples td:last-child { white-space: pre-wrap;
+  min-width: 0; padding: 0.5rem 0.9rem 0.5rem 0; overflow-wrap: anywhere;
+  text-align: left; font-size: 0.85rem; font-weight: 400; color: inherit; }
+.samples th:nth-child(n+2):not(:last-child), .samples td:not(:last-child) {
+  text-align: left; }
+.samples thead th:last-child { padding-left: 0; }
 .facts-table th, .facts-table td { padding: 0.2rem 0.9rem 0.2rem 0; }
 .facts-table th { font-weight: 500; width: 14rem; }
 .facts-table td { overflow-wrap: anywhere; }

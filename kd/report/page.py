@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.atomic import atomic_write
-from kd.report import figures
+from kd.report import figures, samples
 from kd.report.files import Run, main_metric, read_run
 from kd.report.markup import Markup, document, element, table
 from kd.report.quantities import (
@@ -75,6 +75,7 @@ def render(run: Run) -> str:
         _origin(summary),
         _scores(summary),
         element("dl", *_tiles(summary), class_="tiles"),
+        *samples.section(run),
         *figures.sections(run),
         element("h2", "What was run"),
         _json("Configuration: every field of the experiment as resolved", run.config),
@@ -129,6 +130,7 @@ def _origin(summary: Summary) -> Markup:
         ", SHA-256 ",
         element("code", described(data.get("fingerprint"))[:16]),
         _sample(data),
+        *(element("p", f"{notice}.") for notice in data.get("notices") or ()),
         element("p", f"Teacher: {teacher['source']}.")
         if teacher.get("source")
         else None,

@@ -89,12 +89,14 @@ def _shown(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     metrics = task.get("metrics") or []
     official = [m for m in metrics if m["name"] in (task.get("official") or [])]
     # How sure it is of itself says more than another count of what is right.
-    others = [m for m in metrics if not m["higher_is_better"]]
+    others = [m for m in metrics if not m["higher_is_better"] and m not in official]
     return [*official, *others][:3]
 
 
 def _heading(metric: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    return f"{data.get('final', 'dev')} {metric['title']}"[:14]
+    whole = f"{data.get('final', 'dev')} {metric['title']}"
+    # With a space before it in a cell of 14.
+    return whole if len(whole) < 14 else metric["title"][:13]
 
 
 def _model(name: str, scores: Mapping[str, Any], shown: list[Mapping[str, Any]]) -> str:

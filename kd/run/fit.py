@@ -10,16 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Shaped
 
 from kd.data.pipeline import TrainingBatches
 from kd.data.stacked import StackedBatches
+from kd.data.task import judged
 from kd.errors import Diverged, UserError
 from kd.experiment import Experiment
 from kd.run import beginning, keep
 from kd.run.ingredients import Ingredients
 from kd.run.memory import Memory
-from kd.run.program import program, teachers_in_step
+from kd.run.program import Learner, program, teachers_in_step
 from kd.train import stacked
 from kd.train.block import Pace
 from kd.train.checkpoint import Checkpoints
@@ -28,7 +29,7 @@ from kd.train.members import Member
 from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
-from kd.types import Architecture, Params, answers_name
+from kd.types import Architecture, Model, Params, answers_name
 from kd.views.questions import questions
 
 Say = Callable[[str], Any]
@@ -39,8 +40,9 @@ class Learnt(NamedTuple):
 
     network: Architecture
     params: Params
-    outputs: Float[np.ndarray, "num_final v"]
-    """What it says of `Prepared.final`."""
+    outputs: Shaped[np.ndarray, "num_final ..."]
+    """What it says of `Prepared.final`, as far as the task's target keeps it."""
+    model: Model
 
 
 class Fitted(NamedTuple):
@@ -54,6 +56,8 @@ class Fitted(NamedTuple):
     `kd.networks.answers.Answers`; resumed or not. Evaluation on dev does not count."""
     speed: Speed
     """Its seconds are those of all seeds that trained together."""
+    mesh: Mesh
+    """Of the devices that there are."""
 
 
 Outcome = Callable[[], Fitted] | Diverged | None
@@ -107,8 +111,8 @@ def fit(
         raise UserError(f"objective: {'; '.join(problems)}")
     networks = beginning.networks(experiment, data, start, say)
     learners, training = program(
-        experiment, networks, answers, num_steps, num_seeds=num, mesh=mesh,
-        memory=memory,
+        experiment, networks, answers, num_steps, vocab_size=data.vocab_size,
+        end=data.end, num_seeds=num, mesh=mesh, memory=memory,
     )  # fmt: skip
     live = teachers_in_step(answers)
     teacher_params = replicate(tuple(teacher.params for teacher in live), ours)
@@ -130,10 +134,10 @@ def fit(
             outputs = learner.predict(params[name], data.dev)
             prefix = "" if name == exported else f"{name}/"
             for metric in target.watched:
-                row[prefix + metric.name] = metric.compute(outputs, data.dev.labels)
+                row[prefix + metric.name] = metric.compute(outputs, judged(data.dev))
             taught = answers.dev if answers is not None else None
             if taught is not None and name == exported:
-                for metric in target.fidelity[:2]:
+                for metric in target.watched_fidelity:
                     named = _fidelity_name(metric.name, row)
                     row[named] = metric.compute(outputs, taught)
         if experiment.keep_best:
@@ -181,13 +185,20 @@ def fit(
     finally:
         checkpoints.close()
 
+    def final(name: str, learner: Learner, params: Params) -> np.ndarray:
+        if learner.predict_beside is None or name != exported or answers is None:
+            return learner.predict(params, data.final)
+        theirs = replicate(tuple(teacher.params for teacher in answers.teachers), mesh)
+        return learner.predict_beside((params, theirs), data.final)
+
     def fitted(i: int) -> Fitted:
         params = stacked.params_of(i, num, state.params, mesh)
         learnt = {
             name: Learnt(
                 networks[name],
                 jax.device_get(params[name]),
-                learner.predict(params[name], data.final),
+                final(name, learner, params[name]),
+                learner.model,
             )
             for name, learner in learners.items()
         }
@@ -201,7 +212,7 @@ def fit(
             )
             seen = every_seed[i].num_seen(num_steps)
             asked = answers.num_queries(seen, per_example)
-        return Fitted(learnt, num_steps, asked, speed)
+        return Fitted(learnt, num_steps, asked, speed, mesh)
 
     return [_outcome(member, i, fitted) for i, member in enumerate(taking_part)]
 

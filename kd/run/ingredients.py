@@ -56,6 +56,8 @@ def gather(
     start = found.pop("start", None)
     teachers = [*found.values()]
     data = _prepare(experiment, corpus, models, teachers, start, workspace)
+    for notice in data.notices:
+        workspace.say(notice)
     drawn = experiment.data.sample(data.train.labels, experiment.data.target)
     sample = _taking_part(drawn, experiment, workspace.say)
     return Ingredients(
@@ -183,6 +185,7 @@ def _ask(
             loaded,
             experiment.combine,
             data,
+            target=experiment.data.target,
             about=about,
             in_step=in_step,
             embeddings=embeddings,

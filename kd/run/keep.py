@@ -29,6 +29,7 @@ def save(
         labels=task.labels,
         head=task.head,
         problem_type=task.target.problem_type,
+        special_tokens=task.special_tokens(directory),
     )
 
 

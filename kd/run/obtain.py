@@ -95,7 +95,7 @@ def _check_inputs(experiment: Experiment) -> None:
     first, *others = [(place, task.preprocessing(place)) for task, place in known]
     for place, fingerprint in others:
         if fingerprint != first[1]:
-            raise other_inputs(place, first[0])
+            raise other_inputs(place, first[0], experiment.data)
 
 
 def _preprocessing(network: Network, task: Task) -> tuple[Task, str]:

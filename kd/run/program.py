@@ -13,11 +13,19 @@ from kd import config
 from kd.experiment import Experiment
 from kd.networks.answers import Answers
 from kd.networks.load import Loaded
-from kd.networks.predict import Predict, predictor
+from kd.networks.predict import (
+    Predict,
+    as_one,
+    beside,
+    keeper,
+    keeper_beside,
+    predictor,
+)
+from kd.networks.write import with_texts
 from kd.procedures.procedure import Setting
 from kd.run.memory import Memory
 from kd.train import stacked
-from kd.types import Architecture, Batch, Params, Training
+from kd.types import Architecture, Batch, Model, Params, Training
 
 
 class Learner(NamedTuple):
@@ -25,6 +33,11 @@ class Learner(NamedTuple):
 
     init: Callable[[PRNGKeyArray, Batch], Params]
     predict: Predict
+    """Of its parameters."""
+    predict_beside: Predict | None
+    """Of (its parameters, a tuple of the teachers'); None where the former tells as
+    much, see `Target.keep_beside`."""
+    model: Model
 
 
 class Program(NamedTuple):
@@ -41,6 +54,8 @@ def program(
     answers: Answers | None,
     num_steps: int,
     *,
+    vocab_size: int,
+    end: tuple[int, ...],
     num_seeds: int,
     mesh: Mesh,
     memory: Memory,
@@ -52,6 +67,8 @@ def program(
         networks: that learn, by their names in the procedure.
         answers: the teachers, and what they say; None without.
         num_steps: length of the run, which schedules depend on.
+        vocab_size: tokens that there are, 0 where examples are no text.
+        end: those that end a text.
         num_seeds: that the step takes further at once.
         mesh: of the devices.
         memory: where functions are kept.
@@ -63,13 +80,17 @@ def program(
         repr(sorted(networks.items())),
         tuple(teacher.fingerprint for teacher in live),
         num_steps,
+        vocab_size,
+        end,
         num_seeds,
         mesh,
     )
     return memory.once(
         "programs",
         key,
-        lambda: _build(experiment, networks, live, num_steps, num_seeds, mesh),
+        lambda: _build(
+            experiment, networks, answers, num_steps, vocab_size, end, num_seeds, mesh
+        ),
     )
 
 
@@ -81,15 +102,39 @@ def teachers_in_step(answers: Answers | None) -> tuple[Loaded, ...]:
 def _build(
     experiment: Experiment,
     networks: Mapping[str, Architecture],
-    live: tuple[Loaded, ...],
+    answers: Answers | None,
     num_steps: int,
+    vocab_size: int,
+    end: tuple[int, ...],
     num_seeds: int,
     mesh: Mesh,
 ) -> Program:
+    live = teachers_in_step(answers)
+    target = experiment.data.target
     models = {
-        name: experiment.data.build(network, compute_dtype=experiment.compute_dtype)
+        name: experiment.data.build(
+            network, vocab_size=vocab_size, compute_dtype=experiment.compute_dtype
+        )
         for name, network in networks.items()
     }
+
+    def learner(model: Model) -> Learner:
+        predict_beside = None
+        asked = answers is not None and answers.dev is not None
+        if answers is not None and asked and target.compares_beside:
+            teacher = as_one([t.model for t in answers.teachers], experiment.combine)
+            predict_beside = predictor(
+                beside(model, teacher), mesh=mesh, of=keeper_beside(target)
+            )
+        predict = predictor(model, mesh=mesh, of=keeper(target))
+        if target.writes:
+            predict = with_texts(predict, model, target, mesh)
+        if target.writes and predict_beside is not None:
+            predict_beside = with_texts(
+                predict_beside, model, target, mesh, own=lambda params: params[0]
+            )
+        return Learner(jax.jit(model.init), predict, predict_beside, model)
+
     training = experiment.procedure.build(
         Setting(
             learners=models,
@@ -99,6 +144,7 @@ def _build(
             objective=experiment.objective,
             optimizer=experiment.optimizer.build(num_steps),
             num_steps=num_steps,
+            end=end,
             num_microbatches=experiment.num_microbatches,
             term_gradients=experiment.term_gradients,
             view=experiment.view,
@@ -108,9 +154,6 @@ def _build(
     )
     over = stacked.mesh_of(num_seeds, mesh)
     return Program(
-        {
-            name: Learner(jax.jit(model.init), predictor(model, mesh=mesh))
-            for name, model in models.items()
-        },
+        {name: learner(model) for name, model in models.items()},
         stacked.vmapped(training, num_seeds, over),
     )

@@ -10,13 +10,14 @@ import numpy as np
 from kd import config
 from kd.analysis.transport_plan import transport_plan
 from kd.atomic import atomic_write
-from kd.data.task import Prepared
+from kd.data.task import Prepared, judged
 from kd.experiment import Experiment
 from kd.models import card, saved
 from kd.networks.answers import Answers
 from kd.networks.place import is_directory
 from kd.run import keep
 from kd.run.fit import Fitted
+from kd.run.samples import write_samples
 from kd.train import metrics_log
 
 
@@ -32,7 +33,7 @@ def write(
     Returns:
         The scores of student and teacher, for the summary.
     """
-    targets, target = data.final.labels, experiment.data.target
+    targets, target = judged(data.final), experiment.data.target
     exported = experiment.procedure.exported
     student = fitted.learnt[exported]
     keep.save(directory / keep.LAST, experiment, student.network, student.params)
@@ -40,11 +41,21 @@ def write(
     outputs |= {n: one.outputs for n, one in fitted.learnt.items() if n != exported}
     if answers is not None and answers.final is not None:
         outputs["teacher"] = answers.final
-        if target.has_classes:
+        # Of a class for each example, whatever else is kept of other answers.
+        if target.has_classes and student.outputs.ndim == 2:
             plan = transport_plan(
                 experiment.objective, targets, student.outputs, answers.final
             )
             np.savez(directory / "plan.npz", allow_pickle=False, **plan)
+    write_samples(
+        directory,
+        experiment.data,
+        data,
+        student,
+        answers,
+        experiment.combine,
+        fitted.mesh,
+    )
     predictions = target.predictions(targets, outputs)
     np.savez(directory / "predictions.npz", allow_pickle=False, **predictions)
 
@@ -74,7 +85,7 @@ def write(
         if answers.final is not None and answers.dev is not None:
             results["teacher"] |= target.scores(answers.final, targets)
             # The bar of the student's evaluations, where these are of another split.
-            bar = target.main.compute(answers.dev, data.dev.labels)
+            bar = target.main.compute(answers.dev, judged(data.dev))
             results["teacher"]["dev"] = bar
             results["fidelity"] = target.compare(student.outputs, answers.final)
     return results

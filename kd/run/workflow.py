@@ -205,6 +205,7 @@ def _summary(
             "final": data.final_name,
             "num_final": len(data.final),
             "sample": made_from.drawn.counts(),
+            **({"notices": data.notices} if data.notices else {}),
         },
         **results.write(directory, experiment, data, made_from.answers, fitted),
         "teacher_queries": asked,

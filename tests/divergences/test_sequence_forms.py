@@ -116,6 +116,26 @@ def test_label_words_of_two_vocabularies_and_their_labels(key):
     assert np.isnan(apply(words, student, teacher, batch)[0])
 
 
+def test_label_words_may_come_with_the_batch(key):
+    random = np.random.default_rng(2)
+    student, teacher = jnp.float32(random.normal(size=(2, 4, 3, 9)))
+    ids = (5, 0, 7)
+    batch = {
+        "mask": jnp.array([True, True, True, False]),
+        "prediction_mask": jnp.ones((4, 3), bool).at[1, 2].set(False),
+        "labels": jnp.asarray(random.choice(ids, (4, 3))),
+    }
+    words = {"label_words": jnp.tile(jnp.array(ids), (4, 1))}
+    for loss in (PerToken(SinKD()), PerToken(KL()), PerToken(CrossEntropy())):
+        told, known = LabelWords(loss), LabelWords(loss, ids)
+        np.testing.assert_array_equal(
+            apply(told, student, teacher, batch | words),
+            apply(known, student, teacher, batch),
+        )
+        ours, theirs = jax.eval_shape(lambda: (Outputs(student), Outputs(teacher)))
+        assert told.init(key, ours, theirs) == ()
+
+
 def test_words_that_cannot_be_are_refused(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     for ids in ((), (1, 1), (-1, 2)):

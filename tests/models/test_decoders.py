@@ -42,7 +42,7 @@ def test_outputs_equal_transformers(tiny):
     np.testing.assert_allclose(
         tiny.outputs.logits[real], golden["logits"][real], **close
     )
-    hidden, attention = (np.stack(x) for x in tiny.outputs[1:])
+    hidden, attention = map(np.stack, (tiny.outputs.hidden, tiny.outputs.attention))
     np.testing.assert_allclose(hidden[:, real], golden["hidden"][:, real], **close)
     by_query = (0, 1, 3, 2, 4)
     np.testing.assert_allclose(

@@ -42,7 +42,8 @@ def asked(experiment, place, on_train, **settings):
     data = task.prepare(corpus, directory / "model")
     teacher = load.load(Found(str(directory / "model"), ""), task, data, "float32")
     found = answers.consult(
-        [teacher], task.target.ensemble, data, mesh=workspace.mesh, say=said.append,
+        [teacher], task.target.ensemble, data, target=task.target,
+        mesh=workspace.mesh, say=said.append,
         about=np.arange(len(data.train)) if on_train else None, in_step=not on_train,
         cache=workspace.runs / "answers", **settings,
     )  # fmt: skip

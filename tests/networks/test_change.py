@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,9 +13,11 @@ from kd.divergences import KL
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
 from kd.models.bert import Bert
+from kd.models.gpt2 import GPT2
+from kd.models.llama import Llama
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
-from kd.networks.change import Pruned
+from kd.networks.change import Layers, Pruned
 from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
 
@@ -35,6 +38,26 @@ def params_of(network, batch):
     params = jax.jit(network.build(3).init)(jax.random.key(0), batch)
     # Of biases and norms as well, which begin at 0 and 1.
     return jax.tree.map(lambda x: np.asarray(x) + 0.01, params)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        GPT2(num_layers=4, width=8, num_heads=2, mlp_width=16, vocab_size=20),
+        Llama(
+            num_layers=4, width=8, num_heads=2, num_key_value_heads=1, head_width=4,
+            mlp_width=16, vocab_size=20, tied=False,
+        ),
+    ],
+    ids=lambda network: type(network).__name__,
+)  # fmt: skip
+def test_layers_of_a_decoder(network):
+    params = network.build(20).init(jax.random.key(0), {})
+    smaller, kept = Layers((1, 3))(network, params)
+    assert smaller == dataclasses.replace(network, num_layers=2)
+    shapes = jax.eval_shape(smaller.build(20).init, jax.random.key(0), {})
+    assert jax.tree.map(jnp.shape, kept) == jax.tree.map(jnp.shape, shapes)
+    assert kept["layer_0"] is params["layer_1"] and kept["norm"] is params["norm"]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.99])

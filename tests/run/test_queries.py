@@ -332,7 +332,7 @@ def test_answers_of_a_few_are_those_among_all(taught, place):
 
     def ask(about):
         return answers.consult(
-            [loaded], TWO.ensemble, data, about=about, in_step=False,
+            [loaded], TWO.ensemble, data, about=about, in_step=False, target=TWO,
             mesh=workspace.mesh,
             cache=workspace.runs / "asked", say=said.append,
         )  # fmt: skip

@@ -1,0 +1,427 @@
+"""Tasks of sources and texts to be written about them: text to text.
+
+The same batches serve encoder-decoders and decoders: sources, and targets apart from
+them. A decoder reads both in one row and learns the target alone. The tasks themselves
+are in the modules that read their files.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import tokenizers
+from jaxtyping import Int
+
+from kd.data import byte_bpe, text, unigram
+from kd.data.byte_bpe import ByteBPE
+from kd.data.prompts import Prompts
+from kd.data.task import Corpus, Prepared, Split, Task
+from kd.errors import UserError
+from kd.evaluate.target import Target
+from kd.evaluate.written import BETWEEN, WrittenText, references
+from kd.models import saved
+from kd.models.after_sources import after_sources
+from kd.models.beams import Beams
+from kd.models.generate import Greedy
+from kd.models.gpt2 import GPT2
+from kd.models.llama import Llama
+from kd.models.special_tokens import SpecialTokens
+from kd.types import Architecture, ComputeDtype, Model
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pairs:
+    """Sources with texts that may be written about them."""
+
+    sources: list[str]
+    references: list[tuple[str, ...]]
+    """Of every source, at least one; the first is what is learnt."""
+    labels: Int[np.ndarray, "n"]
+    """Classes that the references name; 0 where they name none."""
+
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[tuple[str, Sequence[str]]],
+        labels: np.ndarray | None = None,
+    ) -> "Pairs":
+        """Records of (source, references), white space in them being one space."""
+        none = np.zeros(len(pairs), np.int32)
+        return cls(
+            [_tidy(source) for source, _ in pairs],
+            [tuple(map(_tidy, texts)) for _, texts in pairs],
+            none if labels is None else labels,
+        )
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def content(self) -> bytes:
+        return json.dumps(
+            [self.sources, self.references, self.labels.tolist()]
+        ).encode()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EncodedPairs:
+    """A split as token ids.
+
+    Attributes:
+        sources: of every source, its ids.
+        targets: of its first reference, with an end if the task has texts end.
+        records: what they were made of.
+        widths: that sources are padded to, and
+        target_widths: that their targets are: both to the first place where both fit.
+        bytes_of: how many bytes of text each token is, [v].
+        tokenizer: reads what is written.
+        end: ids that end a text.
+        num_beams: that texts are searched with; 1 for the likeliest tokens.
+        words: of a task of label words the token of each, [c]; else none.
+        target: says what answers are judged by.
+    """
+
+    sources: list[Int[np.ndarray, "_"]]
+    targets: list[Int[np.ndarray, "_"]]
+    records: Pairs
+    widths: tuple[int, ...]
+    target_widths: tuple[int, ...]
+    bytes_of: Int[np.ndarray, "v"]
+    tokenizer: tokenizers.Tokenizer
+    end: tuple[int, ...]
+    num_beams: int = 1
+    words: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @functools.cached_property
+    def labels(self) -> Int[np.ndarray, "num_examples m"]:
+        """The target tokens; -1 where there is none."""
+        return _padded(self.targets, self.target_widths[int(self.groups.max())], -1)
+
+    @functools.cached_property
+    def references(self) -> np.ndarray:
+        """What answers are judged by: see `kd.evaluate.written`, or classes."""
+        if self.words:
+            return self.records.labels
+        return references(self.labels, self.records.references)
+
+    @functools.cached_property
+    def groups(self) -> Int[np.ndarray, "num_examples"]:
+        """Examples that are padded alike: their place in `widths`."""
+        places = [
+            np.searchsorted(np.asarray(widths), [len(ids) for ids in lists])
+            for lists, widths in (
+                (self.sources, self.widths),
+                (self.targets, self.target_widths),
+            )
+        ]
+        return np.maximum(*places)
+
+    def inputs(self, index: Int[np.ndarray, "b"]) -> dict[str, np.ndarray]:
+        """tokens, token_mask [b, n] of sources; of targets, [b, m], the others.
+
+        target_tokens and target_mask; labels, the same with -1 where there is none;
+        prediction_mask; num_bytes. Of label words, label_words [b, c].
+        """
+        width = self.target_widths[int(self.groups[index].max())]
+        labels = self.labels[index][:, :width]
+        there = labels >= 0
+        num_bytes = np.where(there, self.bytes_of[labels], 0).astype(np.int32)
+        found = self._sources(index) | {
+            "target_tokens": np.maximum(labels, 0),
+            "target_mask": there,
+            "labels": labels,
+            "prediction_mask": there,
+            "num_bytes": num_bytes,
+        }
+        if self.words:
+            found["label_words"] = np.tile(
+                np.array(self.words, np.int32), (len(index), 1)
+            )
+        return found
+
+    def _sources(self, index: Int[np.ndarray, "b"]) -> dict[str, np.ndarray]:
+        width = self.widths[int(self.groups[index].max())]
+        tokens = _padded([self.sources[i] for i in index], width, -1)
+        return {"tokens": np.maximum(tokens, 0), "token_mask": tokens >= 0}
+
+    def prompts(self, index: Int[np.ndarray, "k"]) -> Prompts:
+        """Sources to write about."""
+        records = self.records
+        rows = self._sources(index)
+        return Prompts(
+            tokens=rows["tokens"],
+            token_mask=rows["token_mask"],
+            shown=[records.sources[i] for i in index],
+            references=[BETWEEN.join(records.references[i]) for i in index],
+            decode=self.decode,
+            num_tokens=self.target_widths[-1],
+            end=self.end,
+            how=Beams(num_beams=self.num_beams) if self.num_beams > 1 else Greedy(),
+        )
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        return _tidy(self.tokenizer.decode([*ids], skip_special_tokens=True))
+
+    def content(self) -> bytes:
+        everything = [ids.tolist() for ids in (*self.sources, *self.targets)]
+        settings = [self.widths, self.target_widths, self.words]
+        return json.dumps([everything, settings]).encode()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WritingTask(Task[Pairs]):
+    """A text to be written about a source.
+
+    Attributes:
+        tokenizer: shared by student and teacher, and by sources and targets. A teacher,
+            or a start, given as a directory brings its own.
+        source_format: how a source is put to the network, which reads it in place of
+            {}: a decoder goes on after it.
+        target_format: likewise a text to be written; a decoder's begins with a space.
+        widths: numbers of tokens that sources are padded to, and
+        target_widths: that texts are, their end included; as many. An example goes to
+            the first place where both fit.
+        too_long: what becomes of a source beyond the last of `widths`, or of a text
+            beyond the last of `target_widths`: "refuse", or "cut" at its end. How many
+            are is told. Texts are judged by whole references in any case.
+        dev_examples: that dev and test have at most, the first ones; 0 for all.
+        num_beams: that texts are searched with when they are judged; 1 for the
+            likeliest token each time.
+    """
+
+    tfds_module: ClassVar[str] = "text"
+    ends: ClassVar[bool] = True
+    """Whether a target has an end, which is learnt."""
+
+    target: Target = WrittenText()
+    tokenizer: ByteBPE = ByteBPE()
+    source_format: str = "{}"
+    target_format: str = "{}"
+    widths: tuple[int, ...] = (32, 64)
+    target_widths: tuple[int, ...] = (32, 64)
+    too_long: Literal["refuse", "cut"] = "refuse"
+    dev_examples: int = 0
+    num_beams: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("source_format", "target_format"):
+            if getattr(self, name).count("{}") != 1:
+                raise ValueError(
+                    f"{name} needs one {{}} for the text, got {getattr(self, name)!r}"
+                )
+        for name in ("widths", "target_widths"):
+            values = getattr(self, name)
+            if not values or list(values) != sorted(values) or values[0] < 1:
+                raise ValueError(f"{name} must be positive, increasing, got {values}")
+        if len(self.widths) != len(self.target_widths):
+            raise ValueError(
+                f"target_widths must be as many as widths, {len(self.widths)}, got "
+                f"{self.target_widths}"
+            )
+        for name, least in (("num_beams", 1), ("dev_examples", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"{name} must be at least {least}, got {getattr(self, name)}"
+                )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """None: a network's outputs are its tokens."""
+        return ()
+
+    def put_preprocessing(
+        self, corpus: Corpus[Pairs], directory: Path, *, adopt: str = ""
+    ) -> None:
+        if isinstance(self.target, WrittenText):
+            self.target.check_installed()  # Now, rather than after an epoch.
+        if (directory / "tokenizer.json").exists():
+            return
+        place = adopt or self.tokenizer.vocabulary
+        tokenizer = load(place) if place else self.tokenizer.build(self._texts(corpus))
+        end = byte_bpe.end_token(tokenizer, place) if place else 0
+        # Both kinds are written alike, but for a token to pad with.
+        kind = unigram if place and unigram.is_in(place) else byte_bpe
+        kind.save(
+            tokenizer, directory, end=tokenizer.id_to_token(end),
+            max_length=self.widths[-1],
+        )  # fmt: skip
+
+    def _texts(self, corpus: Corpus[Pairs]) -> list[str]:
+        train = corpus.train
+        sources = [self.source_format.format(source) for source in train.sources]
+        return sources + [self.target_format.format(own[0]) for own in train.references]
+
+    def encode(self, corpus: Corpus[Pairs], directory: Path) -> Prepared:
+        tokenizer = load(directory)
+        notices: list[str] = []
+        splits = {"train": corpus.train, "dev": corpus.dev, "test": corpus.test}
+        found = {
+            name: self._encoded(name, records, tokenizer, directory, notices)
+            for name, records in splits.items()
+            if records is not None
+        }
+        return Prepared(
+            corpus,
+            found["train"],
+            found["dev"],
+            preprocessing=text.fingerprint(tokenizer),
+            vocab_size=byte_bpe.num_ids(tokenizer),
+            test=found.get("test"),
+            notices=tuple(notices),
+            end=found["train"].end,
+        )
+
+    def _encoded(
+        self,
+        name: str,
+        records: Pairs,
+        tokenizer: tokenizers.Tokenizer,
+        directory: Path,
+        notices: list[str],
+    ) -> EncodedPairs:
+        if name != "train" and self.dev_examples:
+            most = self.dev_examples
+            records = Pairs(
+                records.sources[:most], records.references[:most], records.labels[:most]
+            )
+        words = self.words(tokenizer)
+        end = byte_bpe.end_token(tokenizer, directory)
+        sources = [self.source_format.format(source) for source in records.sources]
+        texts = [self.target_format.format(own[0]) for own in records.references]
+        bytes_of = byte_bpe.bytes_of_tokens(tokenizer)
+        bytes_of[end] = 0
+
+        def fitting(
+            what: str, setting: str, ids: list[np.ndarray], most: int
+        ) -> list[np.ndarray]:
+            lengths = np.array([len(one) for one in ids])
+            too_long = int((lengths > most).sum())
+            if not too_long:
+                return ids
+            many = (
+                f"{self.name}, {name}: {too_long:,} of {len(ids):,} {what} have more "
+                f"than {most} tokens, up to {lengths.max():,}"
+            )
+            if self.too_long == "refuse":
+                raise UserError(
+                    f"{many}; data.{setting} makes room for them, data.too_long=cut "
+                    "cuts them"
+                )
+            notices.append(f"{many}: cut")
+            return [one[:most] for one in ids]
+
+        return EncodedPairs(
+            fitting("sources", "widths", _sources(tokenizer, sources), self.widths[-1]),
+            fitting(
+                "texts",
+                "target_widths",
+                _targets(tokenizer, texts, end if self.ends else None),
+                self.target_widths[-1],
+            ),
+            records,
+            self.widths,
+            self.target_widths,
+            bytes_of,
+            tokenizer,
+            (end,),
+            self.num_beams,
+            words,
+        )
+
+    def words(self, tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
+        """The token of each label word; none where texts are free."""
+        del tokenizer
+        return ()
+
+    def preprocessing(self, place: str | Path) -> str:
+        return text.fingerprint(load(place))
+
+    @property
+    def preprocessing_place(self) -> str:
+        return self.tokenizer.vocabulary
+
+    def special_tokens(self, directory: Path) -> SpecialTokens:
+        end = byte_bpe.end_token(load(directory), directory)
+        return SpecialTokens(end=(end,), padding=end)
+
+    def prompts(self, split: Split, directory: Path, num: int) -> Prompts | None:
+        del directory
+        assert isinstance(split, EncodedPairs)
+        index = np.unique(np.linspace(0, len(split) - 1, num).astype(int))
+        return split.prompts(index) if self.target.writes else None
+
+    def build(
+        self,
+        network: Architecture,
+        *,
+        vocab_size: int = 0,
+        compute_dtype: ComputeDtype = "float32",
+    ) -> Model:
+        """The network with a logit for every token, asked about targets alone."""
+        # pyrefly: ignore
+        model = network.build(vocab_size or None, compute_dtype=compute_dtype)
+        return after_sources(model) if isinstance(network, GPT2 | Llama) else model
+
+    def check(self, network: Architecture, name: str) -> None:
+        if type(network) not in saved.LANGUAGE_MODELS:
+            kind = type(network).__name__
+            known = ", ".join(known.__name__ for known in saved.LANGUAGE_MODELS)
+            raise ValueError(f"{name} is a {kind}, which does not write; {known} do")
+        longest = getattr(network, "max_length", None)
+        both = isinstance(network, GPT2 | Llama)
+        parts = self.widths[-1], self.target_widths[-1]
+        wanted = sum(parts) if both else max(parts)
+        if longest is not None and wanted > longest:
+            raise ValueError(
+                f"the last of data.widths, {parts[0]}, {'and' if both else 'or'} "
+                f"of data.target_widths, {parts[1]}, exceed {name}.max_length, "
+                f"{longest}"
+            )
+
+
+def load(place: str | Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a network that writes: byte-level BPE, or unigram."""
+    return (unigram if unigram.is_in(place) else byte_bpe).load(place)
+
+
+def _sources(
+    tokenizer: tokenizers.Tokenizer, texts: list[str]
+) -> list[Int[np.ndarray, "_"]]:
+    """Ids of sources, begun and ended as the tokenizer does."""
+    plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    plain.encode_special_tokens = True
+    return [np.asarray(one.ids, np.int32) for one in plain.encode_batch_fast(texts)]
+
+
+def _targets(
+    tokenizer: tokenizers.Tokenizer, texts: list[str], end: int | None
+) -> list[Int[np.ndarray, "_"]]:
+    """Ids of texts, ended as the tokenizer does, or with the end if it is given."""
+    if end is not None and tokenizer.encode("").ids[-1:] == [end]:
+        return _sources(tokenizer, texts)
+    last = [] if end is None else [end]
+    return [
+        np.concatenate([ids, last]).astype(np.int32)
+        for ids in byte_bpe.encode(tokenizer, texts)
+    ]
+
+
+def _padded(
+    lists: Sequence[Int[np.ndarray, "_"]], width: int, fill: int
+) -> Int[np.ndarray, "rows width"]:
+    whole = np.full((len(lists), width), fill, np.int32)
+    for row, ids in zip(whole, lists, strict=True):
+        row[: len(ids)] = ids
+    return whole
+
+
+def _tidy(line: str) -> str:
+    return " ".join(line.split())
