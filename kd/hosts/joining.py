@@ -9,6 +9,7 @@ and one line says which process on which host was the cause.
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import pathlib
 import re
@@ -24,7 +25,7 @@ from kd.errors import UserError, is_out_of_memory
 
 PATIENCE = 120
 """Seconds that processes wait for each other at the start, unless told otherwise."""
-_HEARTBEAT = 20
+_HEARTBEAT: int = 20
 """Seconds after which a process that is silent counts as dead."""
 _END = 60
 """Seconds that processes wait for each other at the end."""
@@ -50,10 +51,13 @@ class _State:
     names: tuple[str, ...] = ()
     """What each process is called, once all have told."""
     log: pathlib.Path | None = None
+    log_file: IO[str] | None = None
     log_begins = 0
     stderr: IO[str] | None = None
     """The terminal's, where others than the first have the log as theirs."""
     joined = False
+    when_aborted: Any = None
+    """Kept, or it would be collected."""
     ending = threading.Event()
 
 
@@ -228,27 +232,26 @@ def fail(line: str, status: int) -> int:
     _exit(status)
 
 
-def fail_of(error: BaseException) -> int:
+def fail_of(error: Exception) -> int:
     """Ends all processes because of an error that nobody expected.
 
     Where it is only that another process is gone, that one's own word is waited for.
     """
     line = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.300}"
     if several():
-        traceback.print_exception(error)
+        torn = _is_torn(error)
+        for stream in {_State.log_file, None if torn else sys.stderr} - {None}:
+            traceback.print_exception(error, file=stream)
         # A process whose partner dies notices by a torn connection at first. Who it
         # was is known when heartbeats are missed, or is told by that process.
-        if not is_out_of_memory(error) and isinstance(
-            error, RuntimeError | ValueError | OSError
-        ):
-            time.sleep(2 * _HEARTBEAT if _is_torn(error) else 2 * _LOOKS)
+        time.sleep(2 * _HEARTBEAT if torn else 2 * _LOOKS)
         tell(f"error: {line}")
     return fail(line, 1)
 
 
-def _is_torn(error: BaseException) -> bool:
+def _is_torn(error: Exception) -> bool:
     words = ("Gloo", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "NCCL", "barrier")
-    return any(word in str(error) for word in words)
+    return not is_out_of_memory(error) and any(word in str(error) for word in words)
 
 
 def tell(line: str) -> None:
@@ -266,7 +269,11 @@ def _open_log(path: pathlib.Path) -> None:
         log = open(path, "a", buffering=1, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}") from error
-    _State.log, _State.log_begins = path, log.tell()
+    _State.log, _State.log_file, _State.log_begins = path, log, log.tell()
+    # It warns of proxies.
+    logger = logging.getLogger("jax._src.distributed")
+    logger.addHandler(logging.StreamHandler(log))
+    logger.propagate = False
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     out, err = (os.fdopen(os.dup(i), "w", buffering=1) for i in (1, 2))
@@ -323,7 +330,7 @@ def _speak_when_aborted(patience: int) -> None:
     set_handler.restype = ctypes.c_void_p
     set_handler.argtypes = [ctypes.c_int, ctypes.c_void_p]
     set_handler(signal.SIGABRT, ctypes.cast(handler, ctypes.c_void_p))
-    _State.handler = handler  # pyrefly: ignore  # or it would be collected
+    _State.when_aborted = handler
 
 
 def _cause(patience: int) -> str:

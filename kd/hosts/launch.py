@@ -58,8 +58,10 @@ def run(commands: list[list[str]]) -> int:
             if process.poll() is None:
                 process.send_signal(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, pass_on)
+    before = {
+        number: signal.signal(number, pass_on)
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     status, ends = 0, float("inf")
     try:
         while any(process.poll() is None for process in started):
@@ -75,6 +77,8 @@ def run(commands: list[list[str]]) -> int:
         for process, thread in zip(started, shown, strict=True):
             process.wait()
             thread.join()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     status = status or max(process.returncode for process in started)
     return 128 - status if status < 0 else status
 

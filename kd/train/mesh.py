@@ -50,7 +50,7 @@ def shard_batch(batch: Any, mesh: Mesh, rows: int | None = None) -> Any:
     def put(array: Any) -> jax.Array:
         whole = len(array) == num_rows
 
-        def of_device(index: tuple[slice, ...]) -> np.ndarray:
+        def of_device(index: Any) -> np.ndarray:
             start, stop, _ = index[0].indices(num_rows)
             first = start if whole else int(np.searchsorted(ours, start))
             return array[first : first + stop - start]
