@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp table sweep profile experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp hosts table sweep profile experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -83,6 +83,15 @@ exp: $(INSTALLED)  ## run an experiment: NAME= [SEED= SCALE= SOURCE= DATA_DIR= W
 	@exec $(PY) -m kd $(call given,SEED,--seed=) $(call given,SCALE,--scale=) \
 		$(call given,SOURCE,--source=) $(call given,DATA_DIR,--data-dir=) \
 		$(call given,RUNS,--runs=) $(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
+		$(call given,COORDINATOR,--coordinator=) $(call given,PROCESSES,--processes=) \
+		$(call given,PROCESS,--process=) $(call given,PATIENCE,--patience=) \
+		$(call given,NAME) $(ARGS)
+
+hosts: $(INSTALLED)  ## run an experiment in several processes here, see docs/hosts.md: N=2 NAME= [as exp]
+	@exec $(PY) -m kd hosts $(if $(call given,N),$(N),2) $(call given,SEED,--seed=) \
+		$(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
 		$(call given,NAME) $(ARGS)
 
 table: $(INSTALLED)  ## make a table of many runs: NAME= [ROW= SEEDS=0,1 JOBS=2 TOGETHER=1 CHECK=3 RESULTS= TUNED=no ...]

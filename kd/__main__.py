@@ -1,7 +1,8 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
 `python -m kd table`, `sweep` and `profile` are what the targets of those names call.
-`python -m kd generate MODEL --prompt TEXT` shows what a language model writes.
+`python -m kd generate MODEL --prompt TEXT` shows what a language model writes;
+`python -m kd hosts N NAME` runs an experiment in several processes on this machine.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import importlib
 import sys
 import traceback
 
-from kd import options
+from kd import hosts, options
 from kd.errors import UserError, is_out_of_memory
 
 _COMMANDS = {
@@ -17,6 +18,7 @@ _COMMANDS = {
     "sweep": "kd.compare.sweep",
     "profile": "kd.profile.command",
     "generate": "kd.networks.generate",
+    "hosts": "kd.hosts.launch",
 }
 """Modules whose `main` takes the rest of the line, by its first word."""
 
@@ -27,7 +29,7 @@ def _parser() -> options.Parser:
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
         "NAME` tries their settings, `profile RUN` compares training with dev in the "
         "layers of a run, `generate MODEL` shows what a language model writes; each "
-        "has its own --help.",
+        "has its own --help. `hosts N NAME` runs one in N processes.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(
@@ -36,6 +38,7 @@ def _parser() -> options.Parser:
     )  # fmt: skip
     parser.add_argument("--seed", type=int, help="of the student (default 0)")
     options.add(parser)
+    options.add_hosts(parser)
     return parser
 
 
@@ -49,29 +52,36 @@ def main(arguments: list[str] | None = None) -> int:
             return module.main(arguments[1:])
         return _run(_parser().parse_intermixed_args(arguments))
     except UserError as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _failed(str(error), debug)
     except KeyboardInterrupt:
         # A second Ctrl-C, or one before training began.
         print("interrupted", file=sys.stderr)
-        return 130
+        return hosts.fail("interrupted", 130)
     except (MemoryError, RuntimeError) as error:
         reason = _shortage(error)
         if not reason:
-            raise
-        if debug:
-            traceback.print_exc()
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+            return _defect(error)
+        return _failed(reason, debug)
     except OSError as error:
         # A full disk, no permission: the environment's fault, not this code's.
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error.filename or 'input/output'}: {error.strerror or error}",
-              file=sys.stderr)  # fmt: skip
-        return 2
+        what = error.filename or "input/output"
+        return _failed(f"{what}: {error.strerror or error}", debug)
+    except Exception as error:
+        return _defect(error)
+
+
+def _failed(reason: str, debug: bool) -> int:
+    """Says in a line why there is no result."""
+    if debug:
+        traceback.print_exc()
+    hosts.tell(f"error: {reason}")
+    return hosts.fail(reason, 2)
+
+
+def _defect(error: Exception) -> int:
+    if hosts.several():
+        return hosts.fail_of(error)
+    raise error
 
 
 def _shortage(error: MemoryError | RuntimeError) -> str:
@@ -101,24 +111,31 @@ def _run(given: argparse.Namespace) -> int:
     import tqdm
 
     from kd import run
+    from kd.hosts import checks
     from kd.report.table import final_table
     from kd.train.mesh import data_mesh
     from kd.train.signals import Interrupted
 
+    runs = options.runs(given)
+    options.join(given, runs)
     scale, why = options.scale(given)
     seed = [] if given.seed is None else [f"seed={given.seed}"]
     fields = [*given.fields, *seed]
     experiment = options.configured(catalog.load(given.name, scale), given, fields)
-    runs = options.runs(given)
+    checks.check(experiment, runs)
     tqdm.tqdm.write(f"{given.name}, seed {experiment.seed}, scale {scale} ({why})")
+    if hosts.several():
+        tqdm.tqdm.write(hosts.described())
     try:
         workspace = run.Workspace(runs, scale, data_mesh(), tqdm.tqdm.write)
         summary = run.run(experiment, given.name, workspace)
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
+        hosts.leave()
         return interrupted.exit_status
     directory = runs / given.name / str(experiment.seed)
     print(final_table(summary, directory=directory))
+    hosts.leave()
     return 0
 
 

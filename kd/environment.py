@@ -33,6 +33,7 @@ def device() -> dict[str, Any]:
         "kind": first.device_kind,
         "num_devices": jax.device_count(),
         "num_cores": os.cpu_count(),
+        **({"num_processes": jax.process_count()} if jax.process_count() > 1 else {}),
     }
 
 

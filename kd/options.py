@@ -43,6 +43,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
+def add_hosts(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which of several processes this is, see docs/hosts.md."""
+    group = parser.add_argument_group(
+        "several hosts", "the same command on each; a cluster tells by itself"
+    )
+    group.add_argument("--coordinator", help="host:port of the first process")
+    group.add_argument("--processes", type=int, help="how many there are")
+    group.add_argument("--process", type=int, help="which one this is, from 0 on")
+    group.add_argument(
+        "--patience", type=int, default=120,
+        help="seconds to wait for the others at the start (default: 120)",
+    )  # fmt: skip
+
+
 def start() -> None:
     """Imports JAX, and quiets what else would talk."""
     try:
@@ -83,6 +97,20 @@ def runs(options: argparse.Namespace) -> pathlib.Path:
         ) from error
     environment.keep_compiled(folder / "compiled")
     return folder
+
+
+def join(options: argparse.Namespace, folder: pathlib.Path) -> None:
+    """Joins the other processes, if there are any; in `folder` are their logs."""
+    from kd import hosts
+
+    ours = hosts.find(
+        options.coordinator, options.processes, options.process, options.patience
+    )
+    if ours is not None:
+        log = (
+            folder / "hosts" / f"{options.name}.{options.seed or 0}.{ours.process}.log"
+        )
+        hosts.join(ours, log, patience=options.patience)
 
 
 def configured(experiment, options: argparse.Namespace, fields: Sequence[str]):

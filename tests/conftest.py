@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -171,3 +172,12 @@ def killed_at_batch(number: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(_Killed):
         patch.setattr(kd.train.loop, "shard_batch", until_killed)
         yield
+
+
+def collectives(program: str) -> list[str]:
+    """What devices send each other in a compiled program: shapes and operations."""
+    names = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+    return sorted(
+        f"{operation} {shapes}"
+        for shapes, operation in re.findall(rf"= (.*?) ({names})(?:-start)?\(", program)
+    )

@@ -76,6 +76,8 @@ class TrainingBatches:
             teachers on the split, and what the procedure notes.
         sample: which of the examples, and with which labels; None for the split as it
             is.
+        here: the rows of a batch that this process makes, in order; by default all. Of
+            all other rows batches have the mask alone.
     """
 
     split: Split
@@ -86,6 +88,7 @@ class TrainingBatches:
         default_factory=dict
     )
     sample: Sample | None = None
+    here: Int[np.ndarray, "rows_here"] | None = None
 
     @functools.cached_property
     def per_epoch(self) -> int:
@@ -110,10 +113,15 @@ class TrainingBatches:
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
         epoch, position = divmod(step, self.per_epoch)
         index = self._plan(epoch)[position]
-        batch = collate(self.split, index, self.rows, self.answers)
+        batch = collate(self.split, index, self.rows, self.answers, self.here)
         if self.sample is None:
             return batch
-        return batch | self.sample.of_batch(batch["index"], batch["mask"])
+        # Weights count the labels of the whole batch.
+        padded = fill_rows(index, self.rows)
+        known = self.sample.of_batch(padded, batch["mask"])
+        return batch | {
+            name: _those(values, self.here) for name, values in known.items()
+        }
 
     def num_seen(self, num_steps: int) -> int:
         """Examples of the first batches, each as often as it comes."""
@@ -140,14 +148,16 @@ def collate(
     index: Int[np.ndarray, "b"],
     rows: int,
     answers: Mapping[str, np.ndarray] = _NONE,
+    here: Int[np.ndarray, "rows_here"] | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of one batch; rows beyond its examples repeat one and are masked.
 
     Returns:
         What `split.inputs` gives, labels [rows], mask [rows] bool, index [rows] int32
-        (of the example in its split), and the rows of all answers by their names.
+        (of the example in its split), and the rows of all answers by their names. Of
+        all but the mask those `here` alone.
     """
-    padded = fill_rows(index, rows)
+    padded = _those(fill_rows(index, rows), here)
     batch = split.inputs(padded) | {
         "labels": split.labels[padded],
         "mask": np.arange(rows) < len(index),
@@ -159,3 +169,9 @@ def collate(
 def fill_rows(index: Int[np.ndarray, "b"], rows: int) -> Int[np.ndarray, "rows"]:
     """The examples of a batch, the first repeated until there are `rows`."""
     return np.concatenate([index, np.repeat(index[:1], rows - len(index))])
+
+
+def _those(
+    values: Shaped[np.ndarray, "rows ..."], here: Int[np.ndarray, "k"] | None
+) -> Shaped[np.ndarray, "k ..."]:
+    return values if here is None else values[here]

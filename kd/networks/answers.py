@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped
 
+from kd import hosts
 from kd.atomic import atomic_write
 from kd.data.sample import Sample
 from kd.data.task import Prepared
@@ -254,12 +255,17 @@ def _on_train(
         ending: _read(path, (len(about), *widths[ending].shape[1:]), say)
         for ending, path in paths.items()
     }
-    missing = [ending for ending, values in found.items() if values is None]
+    # In a folder that processes share, one of them may see a new file later.
+    missing = hosts.of_first(
+        lambda: [ending for ending, values in found.items() if values is None]
+    )
     if missing:
         made = ask(data.train, about)
         for ending in missing:
-            _write(paths[ending], made[ending])
-            found[ending] = np.load(paths[ending], mmap_mode="r", allow_pickle=False)
+            hosts.of_first(lambda ending=ending: _write(paths[ending], made[ending]))
+    for ending, path in paths.items():
+        if ending in missing or found[ending] is None:
+            found[ending] = np.load(path, mmap_mode="r", allow_pickle=False)
     return cast(dict[str, np.ndarray], found)
 
 

@@ -1,18 +1,19 @@
 """The logits of a model, or what else it says, on a split."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from kd.data.pipeline import fill_rows, plan_in_order
 from kd.data.task import Split
 from kd.evaluate.target import Target
-from kd.train.mesh import shard_batch
+from kd.train.mesh import gathered, rows_here, shard_batch
 from kd.types import Batch, Decoder, Model, Outputs, Params
 
 
@@ -136,7 +137,11 @@ def predictor(
             known[shapes] = mesh.size * min(max(fit, 1), _MOST_ROWS)
         return known[shapes]
 
-    @jax.jit
+    # Each process has its own rows to give.
+    spans = rows_here(mesh.size, mesh) is not None
+    by_rows = NamedSharding(mesh, PartitionSpec("data")) if spans else None
+
+    @functools.partial(jax.jit, out_shardings=by_rows)
     def answer(params, batch):
         return of(model.apply(params, batch, None), batch)
 
@@ -145,19 +150,21 @@ def predictor(
             about = np.arange(len(split))
         rows = num_rows(params, split)
         plan = plan_in_order(split.groups[about], batch_size=rows)
-        found = [
-            answer(
-                params, shard_batch(split.inputs(fill_rows(about[index], rows)), mesh)
-            )
-            for index in plan
-        ]
+
+        def batch_of(index):
+            padded = fill_rows(about[index], rows)
+            here = rows_here(rows, mesh)
+            ours = padded if here is None else padded[here]
+            return shard_batch(split.inputs(ours), mesh, rows)
+
+        found = [answer(params, batch_of(index)) for index in plan]
         order = np.concatenate(plan)
 
         def in_order(*parts):
             values = _joined(
                 [
-                    np.asarray(part)[: len(index)]
-                    for part, index in zip(parts, plan, strict=True)
+                    part[: len(index)]
+                    for part, index in zip(gathered(parts, mesh), plan, strict=True)
                 ]
             )
             ordered = np.empty_like(values)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Shaped
 
+from kd import hosts
 from kd.data.pipeline import TrainingBatches
 from kd.data.stacked import StackedBatches
 from kd.data.task import judged
@@ -26,7 +27,7 @@ from kd.train.block import Pace
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import train
 from kd.train.members import Member
-from kd.train.mesh import replicate, shard_batch
+from kd.train.mesh import replicate, rows_here, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
 from kd.types import Architecture, Model, Params, answers_name
@@ -103,7 +104,7 @@ def fit(
         of_all = "" if ours.size == mesh.size else f" of {mesh.size}"
         say(f"{num} seeds in one program, on {ours.size}{of_all} devices")
     every_seed = [
-        _batches(member, made_from, 1 if num > 1 else ours.size) for member in members
+        _batches(member, made_from, None if num > 1 else ours) for member in members
     ]
     batches = every_seed[0] if num == 1 else StackedBatches(tuple(every_seed))
     num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
@@ -140,7 +141,7 @@ def fit(
                 for metric in target.watched_fidelity:
                     named = _fidelity_name(metric.name, row)
                     row[named] = metric.compute(outputs, taught)
-        if experiment.keep_best:
+        if experiment.keep_best and hosts.is_first():
             best = networks[exported], jax.device_get(params[exported])
             if (directory := directories[i]) is not None:
                 keep.save_if_best(directory, experiment, *best, row)
@@ -224,8 +225,15 @@ def _outcome(member: Member, i: int, fitted: Callable[[int], Fitted]) -> Outcome
 
 
 def _batches(
-    experiment: Experiment, made_from: Ingredients, num_devices: int
+    experiment: Experiment, made_from: Ingredients, mesh: Mesh | None
 ) -> TrainingBatches:
+    num_devices = mesh.size if mesh else 1
+    if hosts.several() and experiment.batch_size < num_devices:
+        raise UserError(
+            f"batch_size={experiment.batch_size} has no example for some of "
+            f"{num_devices} devices of {hosts.group().processes} processes; expected "
+            f"{num_devices} at least"
+        )
     # Rows divide evenly among devices and micro-batches; what is over is masked.
     unit = num_devices * experiment.num_microbatches
     answers, sample = made_from.answers, made_from.sample
@@ -233,13 +241,15 @@ def _batches(
     told = {answers_name(i): logits for i, logits in enumerate(cached)}
     if answers is not None:
         told |= answers.vectors(experiment.embeddings, sample)
+    rows = math.ceil(experiment.batch_size / unit) * unit
     return TrainingBatches(
         made_from.data.train,
         batch_size=experiment.batch_size,
-        rows=math.ceil(experiment.batch_size / unit) * unit,
+        rows=rows,
         seed=experiment.seed,
         answers={**told, **experiment.procedure.annotate(sample, cached)},
         sample=None if sample.is_whole else sample,
+        here=rows_here(rows, mesh) if mesh else None,
     )
 
 

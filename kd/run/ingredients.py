@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kd import hosts
 from kd.data.sample import Sample, Sampled
 from kd.data.task import Corpus, Prepared
 from kd.experiment import Experiment
@@ -83,7 +84,9 @@ def _prepare(
     made_from = [*teachers, *([start] if start else [])]
     adopt = made_from[0].place if made_from else ""
     for model in models:
-        task.put_preprocessing(corpus, model, adopt=adopt)
+        hosts.of_first(
+            lambda model=model: task.put_preprocessing(corpus, model, adopt=adopt)
+        )
     first = models[0]
     data = workspace.memory.once(
         "inputs",

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from kd import config
+from kd import config, hosts
 from kd.data.task import Task
 from kd.errors import UserError
 from kd.experiment import Experiment, Network
@@ -55,7 +55,7 @@ def check_places(experiment: Experiment, directory: pathlib.Path) -> None:
                 f"{role}: {network.place} is the folder of this run itself; choose "
                 "another folder with RUNS="
             )
-        saved.fetch(place)
+        hosts.then_others(lambda place=place: saved.fetch(place))
         found = sizes(Found(place, network.place, network.change))
         try:
             experiment.data.check(found, role)
@@ -136,7 +136,7 @@ def obtain(
     recipe = network.recipe
     assert recipe is not None
     directory = folder_of(recipe)
-    if (directory / "summary.json").exists():
+    if hosts.of_first((directory / "summary.json").exists):
         say(f"{role}: {directory}, trained before")
     else:
         say(f"{role}: training it in {directory}")

@@ -1,5 +1,6 @@
 """From an experiment to its results: data, networks, training, evaluation, report."""
 
+import contextlib
 import dataclasses
 import datetime
 import pathlib
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kd import config, environment, run_directory
+from kd import config, environment, hosts, run_directory
 from kd.data.task import Corpus
 from kd.errors import Diverged
 from kd.experiment import Experiment
@@ -70,7 +71,7 @@ def make(
         kd.train.loop.Interrupted: a signal asked to stop.
     """
     directory = directory or folder_of(experiment, workspace)
-    if not (directory / "summary.json").exists():
+    if not hosts.of_first((directory / "summary.json").exists):
         corpus = read(experiment.data, workspace)
         name, workspace = as_network(workspace)
         _run_in(directory, experiment, corpus, name, workspace, on_wait=on_wait)
@@ -96,9 +97,19 @@ def _run_in(
 ) -> dict[str, Any]:
     check_places(experiment, directory)
     description = describe(experiment, corpus, name, workspace.scale)
-    with run_directory.claim(directory, description, on_wait=on_wait):
+    with contextlib.ExitStack() as claimed:
+
+        def claim() -> None:
+            claimed.enter_context(
+                run_directory.claim(directory, description, on_wait=on_wait)
+            )
+
+        hosts.of_first(claim)
         finished = directory / "summary.json"
-        if finished.exists():
+
+        def found() -> dict[str, Any] | None:
+            if not finished.exists():
+                return None
             workspace.say(
                 f"{directory}: finished before; remove the folder to run it again"
             )
@@ -107,13 +118,17 @@ def _run_in(
             # Where a kill came between the summary and the end.
             shutil.rmtree(directory / "checkpoints", ignore_errors=True)
             return run_directory.read_json(finished)
+
+        if (before := hosts.of_first(found)) is not None:
+            return before
         checkpoints = directory / "checkpoints"
         (outcome,) = carry_out(
             [experiment], [directory], corpus, name, workspace, checkpoints
         )
         if isinstance(outcome, Diverged):
             raise outcome
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if hosts.is_first():
+            shutil.rmtree(checkpoints, ignore_errors=True)
         assert outcome is not None
         return outcome
 
@@ -167,20 +182,24 @@ def carry_out(
         if isinstance(outcome, Diverged):
             return outcome
         fitted = outcome()
-        asked = fitted.num_queries + _asked_before(experiment, workspace)
-        summary = {
-            "name": name,
-            "seed": seeds[i],
-            "scale": workspace.scale,
-            **({"together": seeds} if len(seeds) > 1 else {}),
-            **_summary(
-                directory, experiments[i], corpus, made_from, fitted, asked, begun
-            ),
-        }
-        results.write_card(directory, experiments[i], summary)
-        run_directory.write_json(directory / "summary.json", summary)
-        write_page_or_tell(directory, workspace.say)
-        return summary
+
+        def write() -> dict[str, Any]:
+            asked = fitted.num_queries + _asked_before(experiment, workspace)
+            summary = {
+                "name": name,
+                "seed": seeds[i],
+                "scale": workspace.scale,
+                **({"together": seeds} if len(seeds) > 1 else {}),
+                **_summary(
+                    directory, experiments[i], corpus, made_from, fitted, asked, begun
+                ),
+            }
+            results.write_card(directory, experiments[i], summary)
+            run_directory.write_json(directory / "summary.json", summary)
+            write_page_or_tell(directory, workspace.say)
+            return summary
+
+        return hosts.of_first(write)
 
     return [finish(i) for i in range(len(seeds))]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from kd import hosts
 from kd.data import sources
 from kd.data.sample import Sampled
 from kd.data.task import Corpus, Task
@@ -38,7 +39,14 @@ def read(task: Task, workspace: Workspace) -> Corpus:
     task = task.with_sample_of(Sampled())  # Of which the records know nothing.
 
     def load_and_tell() -> Corpus:
-        corpus = sources.load(task)
+        # Downloads and preparation are done once.
+        corpus = hosts.then_others(lambda: sources.load(task))
+        if hosts.several():
+            hosts.agree(
+                "the data",
+                f"{corpus.origin}, SHA-256 {corpus.fingerprint[:12]}",
+                "all processes must find the same in DATA_DIR, or through TFDS",
+            )
         if corpus.notice:
             workspace.say(corpus.notice)
         return corpus

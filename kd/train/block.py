@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import tqdm
 
+from kd import hosts
 from kd.report.quantities import duration
 from kd.train.checkpoint import Checkpoints
 from kd.train.members import Member, Members
@@ -123,7 +124,8 @@ class Block:
         if not self._steps:
             return
         fetched = jax.device_get([metrics for _, _, metrics in self._steps])
-        seconds = max(self._clock() - self._started, 1e-9)
+        # The length of the blocks to come depends on it: all processes have the same.
+        seconds = hosts.of_first(lambda: max(self._clock() - self._started, 1e-9))
         rate = sum(n for _, n, _ in self._steps) / seconds
         compiled = self._shapes[0] not in self._seconds_per_step
         if not compiled or not self._speed.rest:

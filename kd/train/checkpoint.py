@@ -4,6 +4,10 @@ A checkpoint is the `TrainState` alone. Its step is also the position in the dat
 because the order of the data is a pure function of the seed, and the cursor in
 `metrics.jsonl`, whose rows name their step. Beside it lie notes on the training that
 led to it, and what arrays it is made of.
+
+Several processes (`kd.hosts`) write and read a checkpoint together. Each has the whole
+state on its devices, so each checks what it read by itself; what is damaged for one
+counts as damaged for all.
 """
 
 import contextlib
@@ -17,8 +21,12 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from kd import hosts
 from kd.errors import UserError
 from kd.types import TrainState
+
+_SEEN = 60.0
+"""Seconds within which all hosts must see the same checkpoints in a shared folder."""
 
 
 class Checkpoints:
@@ -93,7 +101,8 @@ class Checkpoints:
             UserError: a checkpoint is whole, but of other arrays; it stays.
         """
         problems: list[str] = []
-        for step in reversed(self.steps):
+        for step in reversed(self._steps_of_all()):
+            state, reason = None, ""
             try:
                 saved = self._checkpointer.metadata(step).custom_metadata
                 record = _unsealed(saved)
@@ -104,19 +113,29 @@ class Checkpoints:
                 if record["arrays"] != _checksum(state):
                     raise ValueError("its checksum is wrong")
                 self.notes = record["notes"]
-                return cast(TrainState, state), problems
             except (UserError, MemoryError):  # no fault of the file
                 raise
             except Exception as error:  # whatever a damaged file makes a reader raise
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 if "RESOURCE_EXHAUSTED" in reason:
                     raise
-                aside = self._set_aside(step)
-                problems.append(
-                    f"the checkpoint of step {step} cannot be read ({reason:.120}); "
-                    f"moved to {aside}"
-                )
+            reason = next(filter(None, hosts.of_all(reason)), "")
+            if not reason:
+                return cast(TrainState, state), problems
+            aside = self._set_aside(step)
+            problems.append(
+                f"the checkpoint of step {step} cannot be read ({reason:.120}); "
+                f"moved to {aside}"
+            )
         return None, problems
+
+    def _steps_of_all(self) -> list[int]:
+        steps = hosts.of_first(lambda: self.steps)
+        ends = time.monotonic() + _SEEN
+        while self.steps != steps and time.monotonic() < ends:
+            time.sleep(1.0)
+            self._checkpointer.reload()
+        return steps
 
     def _check_structure(
         self, step: int, record: dict[str, Any], like: TrainState
@@ -133,11 +152,15 @@ class Checkpoints:
             "folder with RUNS="
         )
 
-    def _set_aside(self, step: int) -> pathlib.Path:
-        aside = self.directory.with_name("damaged-checkpoints")
-        aside.mkdir(exist_ok=True)
-        target = aside / f"{step}-{time.time_ns()}"
-        (self.directory / str(step)).rename(target)
+    def _set_aside(self, step: int) -> str:
+        def rename() -> str:
+            aside = self.directory.with_name("damaged-checkpoints")
+            aside.mkdir(exist_ok=True)
+            target = aside / f"{step}-{time.time_ns()}"
+            (self.directory / str(step)).rename(target)
+            return str(target)
+
+        target = hosts.of_first(rename)
         self._checkpointer.reload()
         return target
 

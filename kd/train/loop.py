@@ -98,7 +98,7 @@ def train(
     for problem in together.truncate(after=start):
         say(problem)
     for _, _, log in together.going_on:
-        if start >= pace.log_every and not log.path.stat().st_size:
+        if start >= pace.log_every and log.is_empty():
             say(
                 f"{log.path} has lost the rows up to step {start}; figures will lack "
                 "them"
@@ -145,7 +145,7 @@ def train(
                         )
                     bar.clear()
                     say(f"step {step}/{pace.num_steps}: dev {_described(found)}")
-            stopped_by = received.number
+            stopped_by = received.asked()
             if step > start and (last or stopped_by or step % pace.save_every == 0):
                 block.flush()
                 block.check_parameters(state)

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from kd import hosts
 from kd.atomic import atomic_write
 from kd.errors import UserError
 
@@ -16,6 +17,9 @@ class MetricsLog:
     Call `truncate` before the first `write`. Every row can be read as soon as it is
     written. With TensorBoard's writer at hand (extra `tensorboard`) the same numbers
     also go to event files in the folder `tensorboard` beside it.
+
+    Of several processes (`kd.hosts`) the first one writes, and the others know what it
+    found.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -37,6 +41,11 @@ class MetricsLog:
         Returns:
             A line to show where something was damaged.
         """
+        problems, evaluated = hosts.of_first(lambda: self._truncate(after))
+        self._evaluated = {*evaluated}
+        return problems
+
+    def _truncate(self, after: int) -> tuple[list[str], list[int]]:
         self.sync()
         kept, damaged = [], []
         for number, row in _rows(self.path):
@@ -48,12 +57,16 @@ class MetricsLog:
         with atomic_write(self.path) as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self._file = _open(self.path)
-        self._evaluated = {row["step"] for row in kept if row["split"] == "dev"}
+        evaluated = [row["step"] for row in kept if row["split"] == "dev"]
         self._board = _tensorboard(self.path.parent / "tensorboard", after + 1)
         if not damaged:
-            return []
+            return [], evaluated
         more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
-        return [f"{self.path}:{damaged[0]}{more}: damaged, left out"]
+        return [f"{self.path}:{damaged[0]}{more}: damaged, left out"], evaluated
+
+    def is_empty(self) -> bool:
+        """Whether there is no row."""
+        return hosts.of_first(lambda: not self.path.stat().st_size)
 
     def has_evaluation(self, step: int) -> bool:
         """Whether there was a row on dev of this step when the run resumed."""
@@ -62,7 +75,8 @@ class MetricsLog:
     def sync(self) -> None:
         """Makes sure that what was written survives a crash."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if hosts.is_first():
+            os.fsync(self._file.fileno())
         if self._board is not None:
             self._board.flush()
 
@@ -115,6 +129,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def _open(path: pathlib.Path):
+    path = path if hosts.is_first() else pathlib.Path(os.devnull)
     return open(path, "a", encoding="utf-8", buffering=1)  # by lines
 
 

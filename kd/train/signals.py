@@ -1,9 +1,16 @@
-"""Stopping when asked to, at a moment of our choice."""
+"""Stopping when asked to, at a moment of our choice.
 
+One process notes the signal and stops after the step at hand. Of several (`kd.hosts`)
+JAX has all stop after the same step, whichever of them the signal came to.
+"""
+
+import os
 import signal
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from kd import hosts
 
 T = TypeVar("T")
 
@@ -30,12 +37,27 @@ class StopSignals:
     """
 
     _abandons = False
+    _num_asked = 0
+    """Of all contexts together, since JAX counts on and on."""
+
+    def asked(self) -> int | None:
+        """The signal that asked to stop now; None to go on. Once a step."""
+        if not hosts.several():
+            return self.number
+        from jax.experimental import multihost_utils
+
+        StopSignals._num_asked += 1
+        reached = multihost_utils.reached_preemption_sync_point(self._num_asked)
+        return signal.SIGTERM if reached else None
 
     def unless_stopped(self, work: Callable[[], T]) -> T | None:
         """What `work` returns; None where a signal asked to stop before its end.
 
-        For what may take long, can be done again and is not None.
+        For what may take long, can be done again and is not None. Several processes
+        do it to the end, because none can do it without the others.
         """
+        if hosts.several():
+            return work()
         try:
             try:
                 self._abandons = True
@@ -49,9 +71,12 @@ class StopSignals:
         self.number: int | None = None
         self._noted = 0.0
         self._before = {}
-        for number in (signal.SIGTERM, signal.SIGINT):
+        handlers = {signal.SIGTERM: self._note, signal.SIGINT: self._note}
+        if hosts.several():  # SIGTERM is noted by JAX, and tells the others.
+            handlers = {signal.SIGINT: _pass_on}
+        for number, handler in handlers.items():
             try:
-                self._before[number] = signal.signal(number, self._note)
+                self._before[number] = signal.signal(number, handler)
             except ValueError:  # not in the main thread: signals are others' business
                 break
         return self
@@ -69,3 +94,7 @@ class StopSignals:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _pass_on(number: int, frame: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,147 @@
+"""A run in two processes is that of one process with as many devices.
+
+The processes are real, and so are the signals. What a run in one process with two
+devices leaves is what all are compared with.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import tiny_experiment
+from hosts.worker import recording
+from safetensors.numpy import load_file
+
+from kd import run
+from kd.run import fit
+from kd.train import metrics_log
+from kd.train.mesh import data_mesh
+
+pytestmark = pytest.mark.slow
+
+HERE = pathlib.Path(__file__).parent
+
+
+def run_here(runs, num_devices=2):
+    """Runs the experiment in this process and returns what it said."""
+    said = []
+    mesh = data_mesh(jax.devices()[:num_devices])
+    tiny = tiny_experiment(widths=(16, 32))
+    run.run(tiny, "tiny", run.Workspace(runs, "mini", mesh, said.append))
+    return said
+
+
+def run_in_two(runs, kill_at=0, number=0, victim=0):
+    """Status and words of each process; at batch `kill_at` the victim gets a signal."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(HERE / "worker.py")]
+            + [str(x) for x in (runs, address, 2, i, kill_at, number, victim)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={**os.environ, "PYTHONPATH": ""},
+        )
+        for i in range(2)
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [process.returncode for process in processes], said
+
+
+def outcome(runs):
+    """Numbers of the log, predictions and weights."""
+    directory = runs / "tiny" / "0"
+    rows = metrics_log.read(directory / "metrics.jsonl")
+    log = [{k: v for k, v in row.items() if "second" not in k} for row in rows]
+    with np.load(directory / "predictions.npz", allow_pickle=False) as arrays:
+        predictions = dict(arrays)
+    return log, predictions, load_file(directory / "model" / "model.safetensors")
+
+
+def assert_same(found, expected, tolerance):
+    (log, *arrays), (log_of_one, *arrays_of_one) = found, expected
+    for row, row_of_one in zip(log, log_of_one, strict=True):
+        assert row == pytest.approx(row_of_one, rel=tolerance, abs=tolerance)
+    for ours, theirs in zip(arrays, arrays_of_one, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, values in ours.items():
+            np.testing.assert_allclose(
+                values, theirs[name], rtol=tolerance, atol=tolerance
+            )
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "train", recording(runs / "collectives.0.json"))
+        run_here(runs)
+    return runs
+
+
+@pytest.fixture
+def runs(alone, tmp_path):
+    """A place that has the trained teacher and no student yet."""
+    shutil.copytree(alone / "networks", tmp_path / "networks")
+    return tmp_path
+
+
+def test_two_processes_are_one(alone, tmp_path):
+    # The teacher, too, is trained by both.
+    statuses, (first, second) = run_in_two(tmp_path)
+    assert statuses == [0, 0], first + second
+    assert_same(outcome(tmp_path), outcome(alone), 1e-6)
+    expected = json.loads((alone / "collectives.0.json").read_text())
+    assert expected["collectives"]
+    for process in range(2):
+        path = tmp_path / f"collectives.{process}.json"
+        assert json.loads(path.read_text()) == expected
+    # One voice, one writer.
+    assert "teacher: training it" in first and second == ""
+    assert "step 24/24: dev" in (tmp_path / "hosts" / "1.log").read_text()
+    of_both, of_one = (
+        {str(path.relative_to(place)) for path in place.rglob("*")}
+        for place in (tmp_path / "tiny", alone / "tiny")
+    )
+    assert of_both == of_one
+    summary = json.loads((tmp_path / "tiny/0/summary.json").read_text())
+    assert summary["device"]["num_devices"] == summary["device"]["num_processes"] == 2
+
+
+def test_asked_to_stop_and_gone_on_with_by_one(alone, runs):
+    statuses, said = run_in_two(runs, kill_at=14, number=signal.SIGTERM, victim=1)
+    assert statuses == [128 + signal.SIGTERM] * 2, said
+    for words in said:
+        assert "stopped by SIGTERM at step" in words
+    step, same = (words.partition("at step ")[2].partition(",")[0] for words in said)
+    assert step == same and 14 <= int(step) < 24
+    assert f"resuming after step {step} of 24" in run_here(runs)
+    assert_same(outcome(runs), outcome(alone), 1e-6)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_killed(alone, runs, victim):
+    begun = time.monotonic()
+    statuses, said = run_in_two(runs, kill_at=14, number=signal.SIGKILL, victim=victim)
+    assert time.monotonic() - begun < 120, "the one left should end within a minute"
+    assert statuses[victim] == -signal.SIGKILL
+    assert statuses[1 - victim] == 1
+    last = said[1 - victim].splitlines()[-1]
+    assert f"process {victim} ({socket.gethostname()})" in last and "died" in last
+    if victim:  # Once is enough.
+        assert "resuming after step 8 of 24" in run_here(runs)
+        assert_same(outcome(runs), outcome(alone), 1e-6)
