@@ -90,7 +90,8 @@ def in_jax(problem: Problem, given: dict[str, np.ndarray], *, chunked: bool) -> 
                 losses, weights, student, teacher, batch, row_weights,
                 num_rows=rows_at_once(problem.num_classes),
             )[0]  # fmt: skip
-        ours, theirs = Outputs(student.logits()), teacher and Outputs(teacher.logits())
+        ours = Outputs(student.logits())
+        theirs = None if teacher is None else Outputs(teacher.logits())
         return sum(
             loss.per_example((), ours, theirs, batch) @ row_weights for loss in losses
         )
@@ -157,9 +158,10 @@ def in_torch(problem: Problem, given: dict[str, np.ndarray], how: str) -> Side:
 
     def side():
         hidden.grad = kernel.grad = None
-        value = loss() / problem.num_tokens
+        value = torch.as_tensor(loss() / problem.num_tokens)
         value.backward()
-        return value.item(), hidden.grad.numpy(), kernel.grad.numpy()
+        gradients = (np.asarray(x.grad) for x in (hidden, kernel))
+        return value.item(), *gradients
 
     return side
 
