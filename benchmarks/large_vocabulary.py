@@ -2,7 +2,7 @@
 
 Value, and gradient of the student's hidden states and head, of a mean over tokens. Both
 heads and all hidden states are random, float32. In JAX with all logits and through
-`kd.divergences.chunked`; in PyTorch eagerly, compiled, with parts of the rows that are
+`kd.objective.chunked`; in PyTorch eagerly, compiled, with parts of the rows that are
 checkpointed, and by its own `linear_cross_entropy`, which knows cross-entropy alone.
 What they find is compared first. Memory is what one evaluation adds at its peak to a
 process that has its inputs, each in a process of its own.
@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks import measure
 from kd.divergences import JS, KL, ReverseKL, TotalVariation
-from kd.divergences.chunked import Head, rows_at_once, weighted_sum
 from kd.objective import CrossEntropy, Loss
-from kd.types import Outputs
+from kd.objective.chunked import rows_at_once, weighted_sum
+from kd.types import Head, Outputs
 
 LOSSES: dict[str, tuple[Loss, ...]] = {
     "CE": (CrossEntropy(),),
@@ -87,7 +87,8 @@ def in_jax(problem: Problem, given: dict[str, np.ndarray], *, chunked: bool) -> 
         batch = {"labels": arrays["labels"], "mask": jnp.ones(n, bool)}
         if chunked:
             return weighted_sum(
-                losses, weights, student, teacher, batch, row_weights,
+                losses, weights, student, teacher, batch,
+                jnp.stack([row_weights] * len(losses)),
                 num_rows=rows_at_once(problem.num_classes),
             )[0]  # fmt: skip
         ours = Outputs(student.logits())
@@ -160,8 +161,7 @@ def in_torch(problem: Problem, given: dict[str, np.ndarray], how: str) -> Side:
         hidden.grad = kernel.grad = None
         value = torch.as_tensor(loss() / problem.num_tokens)
         value.backward()
-        gradients = (np.asarray(x.grad) for x in (hidden, kernel))
-        return value.item(), *gradients
+        return value.item(), np.asarray(hidden.grad), np.asarray(kernel.grad)
 
     return side
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from kd.objective import Loss, Wrapper, values_within
+from kd.objective import Loss, OverRows, Wrapper, values_within
 from kd.types import Batch, Metrics, Outputs, Params
 
 
@@ -54,13 +54,34 @@ class Scheduled(Wrapper):
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[Float[Array, "b"], Metrics]:
-        loss, settings = self.loss, {}
-        for path, schedule in self.schedules:
-            value = jnp.asarray(schedule(batch["step"]), jnp.float32)
-            loss = _with(loss, path.split("."), value)
-            settings[path] = value
+        loss, settings = self._at(batch["step"])
         losses, metrics = loss.per_example_with_metrics(params, student, teacher, batch)
         return losses, metrics | settings
+
+    def over_rows(self, batch: Batch) -> OverRows | None:
+        found = self.loss.over_rows(batch)
+        if found is None:
+            return None
+        _, settings = self._at(batch["step"])
+        if found.loss is self.loss:
+            return found._replace(loss=self, metrics=settings)
+        # Of a wrapper, what it wraps: `rows` have the step as well.
+        if not isinstance(self.loss, Wrapper) or found.loss is not self.loss.loss:
+            return None
+        if not all(path.startswith("loss.") for path, _ in self.schedules):
+            return None
+        inner = {path.removeprefix("loss."): f for path, f in self.schedules}
+        inside = scheduled(self.loss.loss, **inner)
+        return found._replace(loss=inside, metrics=settings)
+
+    def _at(self, step: Any) -> tuple[Loss, Metrics]:
+        """The loss with its settings at a step, and these."""
+        loss, settings = self.loss, {}
+        for path, schedule in self.schedules:
+            value = jnp.asarray(schedule(step), jnp.float32)
+            loss = _with(loss, path.split("."), value)
+            settings[path] = value
+        return loss, settings
 
 
 def scheduled(loss: Loss, **schedules: optax.Schedule) -> Scheduled:

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -50,6 +51,51 @@ class Embedding(NamedTuple):
         return f"teacher_{self.of}_{self.read}_{self.layer}"
 
 
+class Head(flax.struct.PyTreeNode):
+    """Logits that are not there yet.
+
+        logits = cap tanh(raw / cap),   raw = scale (hidden kernel + bias)
+
+    or raw itself without a cap. The fields have no array types because a gradient, a
+    sharding and the like are heads of other leaves.
+    """
+
+    hidden: Any
+    """Of every prediction, [*n, d], any float dtype."""
+    kernel: Any
+    """[d, v], any float dtype; logits are float32 (float64 if either is)."""
+    bias: Any = None
+    """[v], or None."""
+    scale: float = flax.struct.field(pytree_node=False, default=1.0)
+    cap: float | None = flax.struct.field(pytree_node=False, default=None)
+    """Of Gemma's soft-capping."""
+    num_classes: int | None = flax.struct.field(pytree_node=False, default=None)
+    """Columns of the kernel that are classes; those after them are padding."""
+
+    @property
+    def num_outputs(self) -> int:
+        """v, without the padding."""
+        return self.num_classes or self.kernel.shape[1]
+
+    def flat(self) -> "Head":
+        """The same in rows, [n, d]."""
+        return self.replace(hidden=self.hidden.reshape(-1, self.hidden.shape[-1]))
+
+    def logits(self) -> Float[Array, "*n v"]:
+        """All of them: the products in the wider dtype of the two."""
+        dtype = jnp.promote_types(self.hidden.dtype, self.kernel.dtype)
+        rows = self.flat().hidden.astype(dtype)
+        exact = jnp.promote_types(dtype, jnp.float32)
+        raw = jnp.matmul(rows, self.kernel.astype(dtype), preferred_element_type=exact)
+        if self.bias is not None:
+            raw = raw + self.bias
+        if self.scale != 1:
+            raw = self.scale * raw
+        if self.cap is not None:
+            raw = self.cap * jnp.tanh(raw / self.cap)
+        return raw[:, : self.num_classes].reshape(*self.hidden.shape[:-1], -1)
+
+
 class Outputs(NamedTuple):
     """What one forward pass exposes.
 
@@ -72,6 +118,8 @@ class Outputs(NamedTuple):
     """Of an encoder-decoder, `attention` of the encoder."""
     cross_attention: tuple[Float[Array, "b h m n"], ...] = ()
     """Of an encoder-decoder, how every layer of the decoder attends to the source."""
+    head: Head | None = None
+    """What the logits are made by, where a loss may want to make them itself."""
 
 
 Cache = Any

@@ -5,9 +5,9 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from kd.objective import Loss, Wrapper, masked_mean
+from kd.objective import Loss, OverRows, Wrapper, masked_mean
 from kd.types import Batch, Metrics, Outputs, Params
 
 _NO_DEVICES = jax.sharding.AbstractMesh((), ())
@@ -64,23 +64,29 @@ class PerToken(Wrapper):
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[Float[Array, "b"], Metrics]:
-        kept = batch["prediction_mask"] & batch["mask"][:, None]
-        rows = {"mask": kept.reshape(-1)}
-        if "labels" in batch:
-            rows["labels"] = batch["labels"].reshape(-1)
-        if "step" in batch:
-            rows["step"] = batch["step"]
+        kept, rows = _kept(batch), _rows(batch)
         losses, metrics = self.loss.per_example_with_metrics(
             params, _flat(student), teacher and _flat(teacher), rows
         )
-        losses = losses.reshape(kept.shape)
-        totals = jnp.sum(losses, axis=1)
+        totals = jnp.sum(losses.reshape(kept.shape), axis=1)
+        return totals * self._share(batch), metrics
+
+    def over_rows(self, batch: Batch) -> OverRows | None:
+        inner = self.loss.over_rows(_rows(batch))
+        if inner is None:
+            return None
+        share = self._share(batch) / jnp.maximum(jnp.sum(batch["mask"]), 1)
+        weights = _kept(batch) * jnp.broadcast_to(share, batch["mask"].shape)[:, None]
+        return inner._replace(weights=weights.reshape(-1))
+
+    def _share(self, batch: Batch) -> Float[Array, "*b"]:
+        """Of every token in its sequence's loss."""
+        kept = _kept(batch)
         if self.average == "sequences":
-            return totals / jnp.maximum(jnp.sum(kept, axis=1), 1), metrics
+            return 1 / jnp.maximum(jnp.sum(kept, axis=1), 1)
         if "tokens_per_example" in batch:
-            return totals / batch["tokens_per_example"], metrics
-        share = jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
-        return totals * share, metrics
+            return 1 / batch["tokens_per_example"]
+        return jnp.sum(batch["mask"]) / jnp.maximum(jnp.sum(kept), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +150,20 @@ class PerSequence(Wrapper):
             name: masked_mean(1.0 * values, num_tokens > 0)
             for name, values in metrics.items()
         }
+
+
+def _kept(batch: Batch) -> Bool[Array, "b n"]:
+    return batch["prediction_mask"] & batch["mask"][:, None]
+
+
+def _rows(batch: Batch) -> Batch:
+    """What a loss of rows reads, of all tokens."""
+    rows = {"mask": _kept(batch).reshape(-1)}
+    if "labels" in batch:
+        rows["labels"] = batch["labels"].reshape(-1)
+    if "step" in batch:
+        rows["step"] = batch["step"]
+    return rows
 
 
 def _flat(outputs: Outputs) -> Outputs:

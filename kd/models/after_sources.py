@@ -38,8 +38,11 @@ def after_sources(model: Model) -> Model:
         }
         outputs = model.apply(params, joined, key)
         first = batch["tokens"].shape[1] - 1
+        head = outputs.head
         return Outputs(
-            outputs.logits[:, first:], tuple(x[:, first:] for x in outputs.hidden)
+            outputs.logits[:, first:],
+            tuple(x[:, first:] for x in outputs.hidden),
+            head=head and head.replace(hidden=head.hidden[:, first:]),
         )
 
     return model._replace(apply=apply)

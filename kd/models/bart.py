@@ -202,16 +202,21 @@ class _Network(nn.Module):
         hidden, attention, cross_attention, layers = stack(
             "decoder", bart.num_decoder_layers
         )(embedded(tokens), positions, sees, read, source_mask[:, None], cache)
-        logits = causal.logits(hidden[-1], embeddings[: self.num_outputs], self.dtype)
         bias = self.param("head_bias", nn.initializers.zeros, (1, bart.vocab_size))
-        logits += jax.lax.stop_gradient(bias[:, : self.num_outputs])
+        head = causal.head(
+            hidden[-1],
+            embeddings[: self.num_outputs],
+            self.dtype,
+            bias=jax.lax.stop_gradient(bias[0, : self.num_outputs]),
+        )
         outputs = Outputs(
-            logits,
+            head.logits(),
             hidden,
             attention,
             source_hidden,
             source_attention,
             cross_attention,
+            head,
         )
         return outputs, seq2seq.with_written(cache, layers, token_mask)
 

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from kd.errors import UserError
-from kd.types import Batch, Decoder, Model, Outputs, Params
+from kd.types import Batch, Decoder, Head, Model, Outputs, Params
 
 
 class KeyValueCache(NamedTuple):
@@ -112,13 +112,11 @@ def remember(
     )
 
 
-def logits(
-    x: Float[Array, "b n d"], head: Float[Array, "v d"], dtype: DTypeLike
-) -> Float[Array, "b n v"]:
-    """x headᵀ: the products in `dtype`, their sums in float32."""
-    rows = x.reshape(-1, x.shape[-1]).astype(dtype)
-    y = jnp.matmul(rows, head.T.astype(dtype), preferred_element_type=exact(dtype))
-    return y.reshape(*x.shape[:-1], -1)
+def head(
+    x: Float[Array, "b n d"], table: Float[Array, "v d"], dtype: DTypeLike, **more: Any
+) -> Head:
+    """Of logits x tableᵀ: the products in `dtype`, their sums in float32."""
+    return Head(x.astype(dtype), table.T.astype(dtype), **more)
 
 
 def exact(dtype: DTypeLike) -> Any:

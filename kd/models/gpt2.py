@@ -185,11 +185,12 @@ class _Network(nn.Module):
         x = hidden[-1] = _layer_norm(gpt2, self.dtype, name="norm")(x)
         if last is not None:
             x = x[jnp.arange(len(x)), last][:, None]
-        logits = causal.logits(x, embeddings[: self.num_outputs], self.dtype)
+        head = causal.head(x, embeddings[: self.num_outputs], self.dtype)
         if cache is not None:
             length = cache.length + token_mask.sum(axis=1)
             cache = causal.KeyValueCache(tuple(layers), length)
-        return Outputs(logits, tuple(hidden), tuple(attention)), cache
+        outputs = Outputs(head.logits(), tuple(hidden), tuple(attention), head=head)
+        return outputs, cache
 
 
 class _Layer(nn.Module):

@@ -256,12 +256,13 @@ class _Network(nn.Module):
         x = hidden[-1] = _norm(llama, self.dtype, name="norm")(x)
         if last is not None:
             x = x[jnp.arange(len(x)), last][:, None]
-        head = embeddings if llama.tied else table("head")
-        logits = causal.logits(x, head[: self.num_outputs], self.dtype)
+        rows = embeddings if llama.tied else table("head")
+        head = causal.head(x, rows[: self.num_outputs], self.dtype)
         if cache is not None:
             length = cache.length + token_mask.sum(axis=1)
             cache = causal.KeyValueCache(tuple(layers), length)
-        return Outputs(logits, tuple(hidden), tuple(attention)), cache
+        outputs = Outputs(head.logits(), tuple(hidden), tuple(attention), head=head)
+        return outputs, cache
 
 
 class _Layer(nn.Module):

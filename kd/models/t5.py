@@ -252,15 +252,16 @@ class _Network(nn.Module):
         x = hidden[-1]
         if t5.scaled:
             x = x * t5.width**-0.5
-        head = embeddings if t5.tied else table("head")
-        logits = causal.logits(x, head[: self.num_outputs], self.dtype)
+        rows = embeddings if t5.tied else table("head")
+        head = causal.head(x, rows[: self.num_outputs], self.dtype)
         outputs = Outputs(
-            logits,
+            head.logits(),
             hidden,
             attention,
             source_hidden,
             source_attention,
             cross_attention,
+            head,
         )
         return outputs, seq2seq.with_written(cache, layers, token_mask)
 

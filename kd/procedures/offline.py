@@ -95,8 +95,9 @@ def distillation(
         teacher_out, told = consult(teacher_params, batch, step)
         student_out = student.apply(params["student"], batch, key)
         losses, metrics = objective.weighted(
-            params["objective"], student_out, teacher_out, batch, step
-        )
+            params["objective"], student_out, teacher_out, batch, step,
+            apart=setting.term_gradients != "summed",
+        )  # fmt: skip
         return losses, metrics | told
 
     step = gradient_step(

@@ -212,7 +212,7 @@ class Online(Procedure):
                 found = [
                     mix.weighted(
                         params["objective"][name][source], outputs[name], answers,
-                        batch, step,
+                        batch, step, apart=setting.term_gradients != "summed",
                     )
                     for source, answers in lessons[name].items()
                 ]  # fmt: skip

@@ -1,10 +1,7 @@
-"""Weighted sums of losses that read like the formula of a paper.
-
-    0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD()
+"""What a loss is, and weighted sums of losses.
 
 A `Loss` gives one number per example, so that masking, averaging, weighting and
-reporting happen here, once, for all of them. This module knows no particular
-loss but the one on labels; divergences import it, not the other way round.
+reporting happen here, once, for all of them.
 """
 
 import abc
@@ -18,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from kd.objective.chunked import OverRows, large, rows_at_once, weighted_sum
 from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
 
 
@@ -32,7 +30,7 @@ class Loss(abc.ABC):
     row_by_row: bool = False
     """Whether a row's value depends on the logits of that row alone; a class attribute.
     Those of a large vocabulary then need not be there all at once, see
-    `kd.divergences.chunked`; a loss that does not say so is given all of them."""
+    `kd.objective.chunked`; a loss that does not say so is given all of them."""
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -70,6 +68,17 @@ class Loss(abc.ABC):
         No gradient flows through the metrics. None by default.
         """
         return self.per_example(params, student, teacher, batch), {}
+
+    def over_rows(self, batch: Batch) -> "OverRows | None":
+        """Its mean over a batch as a sum over rows of logits, where it is such a one.
+
+        Args:
+            batch: as `per_example` gets it in a mix.
+        """
+        if not self.row_by_row:
+            return None
+        mask = batch["mask"]
+        return OverRows(self, batch, mask / jnp.maximum(jnp.sum(mask), 1), {})
 
     @property
     def needs_teacher(self) -> bool:
@@ -345,12 +354,21 @@ class Mix:
         teacher: Outputs | None,
         batch: Batch,
         step: Int[Array, ""],
+        *,
+        apart: bool = False,
     ) -> tuple[list[Float[Array, ""]], Metrics]:
-        """The terms of the sum one by one, and the metrics of `apply`."""
+        """The terms of the sum one by one, and the metrics of `apply`.
+
+        The gradient of the sum is that of `metrics["loss"]`; the terms have gradients
+        of their own for sure only where they are asked for `apart`.
+        """
+        batch = {**batch, "step": step}
+        weights = self.weights(step)
+        if not apart and (found := self._over_rows(weights, student, teacher, batch)):
+            return found
         values = []
         metrics: Metrics = {}
-        batch = {**batch, "step": step}
-        for term, weight in zip(self.terms, self.weights(step), strict=True):
+        for term, weight in zip(self.terms, weights, strict=True):
             name = term.loss.name
             losses, watched = _look(term.loss, params[name], student, teacher, batch)
             value = masked_mean(losses, batch["mask"])
@@ -358,6 +376,38 @@ class Mix:
             metrics[f"loss/{name}"] = value
             metrics |= {f"{name}/{key}": number for key, number in watched.items()}
         return values, {"loss": sum(values, jnp.float32(0.0))} | metrics
+
+    def _over_rows(
+        self,
+        weights: list[Any],
+        student: Outputs,
+        teacher: Outputs | None,
+        batch: Batch,
+    ) -> tuple[list[Float[Array, ""]], Metrics] | None:
+        """`weighted` some rows at a time, where there are many and all terms can."""
+        ours, theirs = student.head, teacher.head if teacher is not None else None
+        if ours is None or not large(ours):
+            return None
+        if (self.needs_teacher and theirs is None) or _is_partly_unknown(batch):
+            return None
+        parts = [term.loss.over_rows(batch) for term in self.terms]
+        found = [part for part in parts if part is not None]
+        if len(found) < len(parts):
+            return None
+        total, sums = weighted_sum(
+            [part.loss for part in found],
+            jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights]),
+            ours.flat(),
+            theirs and theirs.flat(),
+            found[0].rows,
+            jnp.stack([part.weights for part in found]),
+            num_rows=rows_at_once(ours.num_outputs),
+        )
+        metrics: Metrics = {"loss": total}
+        for part, name, value in zip(found, self.names, sums, strict=True):
+            metrics[f"loss/{name}"] = value
+            metrics |= {f"{name}/{key}": number for key, number in part.metrics.items()}
+        return [w * value for w, value in zip(weights, sums, strict=True)], metrics
 
 
 def embeddings_of(losses: Iterable[Loss]) -> tuple[Embedding, ...]:
@@ -397,6 +447,11 @@ def _share(loss: Loss, batch: Batch) -> Float[Array, "b"] | None:
     return batch[f"{'_and_'.join(lacking)}_weight"] if lacking else None
 
 
+def _is_partly_unknown(batch: Batch) -> bool:
+    """Whether examples lack labels or answers, or have labels of their own weight."""
+    return any(name.endswith("_weight") for name in batch)
+
+
 def _look(
     loss: Loss, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
 ) -> tuple[Float[Array, "b"], Metrics]:
@@ -432,94 +487,3 @@ def values_within(
 def masked_mean(values: Float[Array, "b"], where: Array) -> Float[Array, ""]:
     """Mean over the rows where `where` is True; 0 if there is none."""
     return jnp.sum(values, where=where) / jnp.maximum(jnp.sum(where), 1)
-
-
-def nan_without_class(
-    losses: Float[Array, "b"], labels: Int[Array, "b"], num_classes: int
-) -> Float[Array, "b"]:
-    """The losses, but NaN in value and gradient where a label is not in [0, v).
-
-    Indexing counts negative labels from the last class, and a one-hot vector has no 1:
-    what is computed then looks like a loss.
-    """
-    is_class = (labels >= 0) & (labels < num_classes)
-    return losses * jnp.where(is_class, 1, jnp.nan).astype(losses.dtype)
-
-
-class TargetLoss(Loss):
-    """A loss of the student and the targets, `batch["labels"]`, without a teacher.
-
-    In a mix it is averaged over the examples of a batch whose label is not hidden, and
-    0 where there is none. Subclasses are frozen dataclasses that define `__call__`.
-    """
-
-    @property
-    def needs_teacher(self) -> bool:
-        return False
-
-    @property
-    def reads_labels(self) -> bool:
-        return True
-
-    @abc.abstractmethod
-    def __call__(
-        self, student: Float[Array, "b v"], targets: Array, *, where: Any = None
-    ) -> Float[Array, "b"]:
-        """Loss of every example, 0 where `where` is False."""
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        del params, teacher
-        return self(student.logits, batch["labels"], where=batch["mask"])
-
-
-@dataclasses.dataclass(frozen=True)
-class CrossEntropy(TargetLoss):
-    """Cross-entropy of the student with the labels.
-
-        loss_i = -log softmax(s_i)[y_i]
-
-    Reads `batch["labels"]` [b], integers in [0, v); nats per example. Any other label,
-    such as the -1 of an example without, gives NaN, and so does its gradient: what
-    leaves an example out is `batch["mask"]`, and labels on masked rows may be anything.
-    """
-
-    name = "ce"
-    row_by_row = True
-
-    def __call__(
-        self, student: Float[Array, "b v"], labels: Int[Array, "b"], *, where=None
-    ) -> Float[Array, "b"]:
-        student = student.astype(jnp.promote_types(student.dtype, jnp.float32))
-        if where is not None:
-            student = jnp.where(where[:, None], student, 0)
-            labels = jnp.where(where, labels, 0)
-        losses = optax.softmax_cross_entropy_with_integer_labels(student, labels)
-        losses = nan_without_class(losses, labels, student.shape[-1])
-        return losses if where is None else jnp.where(where, losses, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class SquaredError(TargetLoss):
-    """Squared distance of the student's only output from the target, a number.
-
-        loss_i = (s_i - y_i)^2
-
-    Reads `batch["labels"]` [b]; in squared units of the target, per example.
-    """
-
-    name = "squared_error"
-
-    @property
-    def reads_classes(self) -> bool:
-        return False
-
-    def __call__(
-        self, student: Float[Array, "b 1"], targets: Float[Array, "b"], *, where=None
-    ) -> Float[Array, "b"]:
-        dtype = jnp.promote_types(student.dtype, jnp.float32)
-        differences = student[:, 0].astype(dtype) - targets
-        if where is not None:
-            differences = jnp.where(where, differences, 0)
-        return jnp.square(differences)

@@ -10,11 +10,11 @@ import pytest
 from divergences.battery_cases import LOSSES, named
 
 from kd.divergences import DKD, KL, TotalVariation
-from kd.divergences.chunked import Head, rows_at_once, weighted_sum
 from kd.objective import CrossEntropy
+from kd.objective.chunked import rows_at_once, weighted_sum
 from kd.scheduled import scheduled
 from kd.train.mesh import data_mesh, replicate
-from kd.types import Outputs
+from kd.types import Head, Outputs
 
 ROWS, WIDTH, TEACHER_WIDTH = 13, 6, 9
 AT_ONCE = 5  # 13 rows in parts of 5: the last is filled up
@@ -62,7 +62,7 @@ class Problem:
     def chunked(self, losses, weights, student, num_rows=AT_ONCE):
         return weighted_sum(
             losses, jnp.asarray(weights), student, self.teacher, self.batch,
-            self.row_weights, num_rows=num_rows,
+            jnp.stack([self.row_weights] * len(losses)), num_rows=num_rows,
         )  # fmt: skip
 
 
@@ -136,7 +136,7 @@ def test_only_the_student_learns(x64):
 
     def total(teacher, row_weights, student):
         return weighted_sum(
-            [KL()], jnp.ones(1), student, teacher, problem.batch, row_weights,
+            [KL()], jnp.ones(1), student, teacher, problem.batch, row_weights[None],
             num_rows=AT_ONCE,
         )[0]  # fmt: skip
 

@@ -8,70 +8,53 @@ forward pass, since the weight of every row is known beforehand.
 """
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from kd.objective import Loss
 from kd.transport.sharding import AXIS, devices_of_mesh
-from kd.types import Batch, Outputs
+from kd.types import Batch, Head, Metrics, Outputs
+
+if TYPE_CHECKING:
+    from kd.objective.mix import Loss
 
 
-class Head(flax.struct.PyTreeNode):
-    """Logits that are not there yet.
+class OverRows(NamedTuple):
+    """The mean of a loss over a batch, sum_i weights_i loss(s_i, t_i)."""
 
-        logits = cap tanh(raw / cap),   raw = scale (hidden kernel + bias)
+    loss: Any
+    """Of rows of logits."""
+    rows: Batch
+    """What it reads besides: entries of every row, and scalars."""
+    weights: Float[Array, "n"]
+    """Of every row."""
+    metrics: Metrics
+    """To watch, of the loss."""
 
-    or raw itself without a cap. The fields have no array types because a gradient, a
-    sharding and the like are heads of other leaves.
-    """
 
-    hidden: Any
-    """Of every row, [n, d], any float dtype."""
-    kernel: Any
-    """[d, v], any float dtype; logits are float32 (float64 if either is)."""
-    bias: Any = None
-    """[v], or None."""
-    scale: float = flax.struct.field(pytree_node=False, default=1.0)
-    cap: float | None = flax.struct.field(pytree_node=False, default=None)
-    """Of Gemma's soft-capping."""
-    num_classes: int | None = flax.struct.field(pytree_node=False, default=None)
-    """Columns of the kernel that are classes; those after them are padding."""
-
-    def logits(self) -> Float[Array, "n v"]:
-        """All of them."""
-        dtype = jnp.promote_types(self.hidden.dtype, self.kernel.dtype)
-        raw = jnp.matmul(
-            self.hidden.astype(dtype),
-            self.kernel.astype(dtype),
-            preferred_element_type=jnp.promote_types(dtype, jnp.float32),
-        )
-        if self.bias is not None:
-            raw = raw + self.bias
-        if self.scale != 1:
-            raw = self.scale * raw
-        if self.cap is not None:
-            raw = self.cap * jnp.tanh(raw / self.cap)
-        return raw[:, : self.num_classes]
+def large(head: Head, megabytes: float = 256.0) -> bool:
+    """Whether float32 logits of all rows take more memory than so much."""
+    num_rows = math.prod(head.hidden.shape[:-1])
+    return 4 * num_rows * head.num_outputs > megabytes * 2**20
 
 
 def weighted_sum(
-    losses: Sequence[Loss],
+    losses: "Sequence[Loss]",
     weights: Float[Array, "k"],
     student: Head,
     teacher: Head | None,
     batch: Batch,
-    row_weights: Float[Array, "n"],
+    row_weights: Float[Array, "k n"],
     *,
     num_rows: int,
 ) -> tuple[Float[Array, ""], Float[Array, "k"]]:
     """A weighted sum of losses over rows, some rows at a time.
 
-        sums_k = sum_i row_weights_i losses_k(s_i, t_i)
+        sums_k = sum_i row_weights_ki losses_k(s_i, t_i)
         total  = sum_k weights_k sums_k
 
     All losses read the logits of the same rows while they are there. On a mesh every
@@ -84,7 +67,7 @@ def weighted_sum(
         teacher: a constant; None if no loss needs one.
         batch: what the losses read besides, such as "mask" and "labels", [n] each, and
             scalars, such as the step.
-        row_weights: of every row, 0 where it is masked; constants.
+        row_weights: of every row in every loss, 0 where it is masked; constants.
         num_rows: of which the logits are there at once, on each device.
 
     Returns:
@@ -151,7 +134,10 @@ def _over_devices(function, losses, num_rows, student, constants):
     of_batch = {name: rows if jnp.ndim(x) else everywhere for name, x in batch.items()}
     return jax.shard_map(
         mine,
-        in_specs=(specs(student), (everywhere, specs(teacher), of_batch, rows)),
+        in_specs=(
+            specs(student),
+            (everywhere, specs(teacher), of_batch, jax.P(None, AXIS)),
+        ),
         out_specs=(
             everywhere,
             specs(student) if function is _of_all_and_gradient else None,
@@ -217,7 +203,7 @@ def _in_parts(losses, num_rows, student, constants):
         return jnp.where(rows["mask"][:, None], hidden, 0)
 
     theirs = teacher and emptied(teacher.hidden)
-    parts = jax.tree.map(split, (emptied(student.hidden), theirs, rows, row_weights))
+    parts = jax.tree.map(split, (emptied(student.hidden), theirs, rows, row_weights.T))
 
     def of_part(student, part):
         _, theirs, rows, row_weights = part
@@ -226,8 +212,8 @@ def _in_parts(losses, num_rows, student, constants):
         seen = rows | scalars
         sums = jnp.stack(
             [
-                jnp.vdot(row_weights, loss.per_example((), ours, asked, seen))
-                for loss in losses
+                jnp.vdot(own, loss.per_example((), ours, asked, seen))
+                for loss, own in zip(losses, row_weights.T, strict=True)
             ]
         )
         return jnp.vdot(weights, sums), sums

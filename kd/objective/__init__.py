@@ -1,0 +1,46 @@
+"""Weighted sums of losses that read like the formula of a paper.
+
+    0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD()
+
+mix.py       what a loss is, and a weighted sum of them
+targets.py   losses on what the data say
+chunked.py   sums of losses over logits that are never there all at once
+
+No divergence is known here; they import this package, not the other way round.
+"""
+
+from kd.objective.chunked import OverRows
+from kd.objective.mix import (
+    Loss,
+    Mix,
+    Term,
+    Wrapper,
+    embeddings_of,
+    is_told,
+    live_readers,
+    masked_mean,
+    values_within,
+)
+from kd.objective.targets import (
+    CrossEntropy,
+    SquaredError,
+    TargetLoss,
+    nan_without_class,
+)
+
+__all__ = [
+    "CrossEntropy",
+    "Loss",
+    "Mix",
+    "OverRows",
+    "SquaredError",
+    "TargetLoss",
+    "Term",
+    "Wrapper",
+    "embeddings_of",
+    "is_told",
+    "live_readers",
+    "masked_mean",
+    "nan_without_class",
+    "values_within",
+]

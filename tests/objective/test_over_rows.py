@@ -1,0 +1,147 @@
+"""Training steps of a language model without all of its logits."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import kd.objective.mix
+from kd.divergences import ATKD, JS, KL, PerSequence, PerToken, SinKD
+from kd.models.gpt2 import GPT2
+from kd.objective import CrossEntropy
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Setting
+from kd.scheduled import scheduled
+from kd.train.mesh import data_mesh, replicate, shard_batch
+
+SEQUENCES, LENGTH, TOKENS = 8, 12, 301
+SIZES = {"vocab_size": 320, "num_layers": 1, "num_heads": 2, "max_length": LENGTH}
+OBJECTIVE = 0.4 * PerToken(CrossEntropy()) + 0.6 * PerToken(KL(temperature=2.0))
+
+
+def problem():
+    """Student, teacher, and a batch with padding, prompts and a masked sequence."""
+    student = GPT2(width=8, mlp_width=16, **SIZES).build(TOKENS)
+    teacher = GPT2(width=12, mlp_width=16, **SIZES).build(TOKENS)
+    random = np.random.default_rng(0)
+    shape = (SEQUENCES, LENGTH)
+    token_mask = np.arange(LENGTH) < random.integers(4, LENGTH + 1, (SEQUENCES, 1))
+    batch = {
+        "tokens": random.integers(TOKENS, size=shape).astype(np.int32),
+        "token_mask": token_mask,
+        "labels": np.where(token_mask, random.integers(TOKENS, size=shape), -100),
+        "prediction_mask": token_mask & (np.arange(LENGTH) > 1),
+        "mask": np.arange(SEQUENCES) != 5,
+    }
+    return student, teacher, jax.tree.map(jnp.asarray, batch)
+
+
+def training(objective, mesh=None, **changes):
+    """A compiled step, and what it takes."""
+    student, teacher, batch = problem()
+    key = jax.random.key(0)
+    setting = Setting(
+        {"student": student},
+        (teacher,),
+        objective,
+        optax.sgd(0.5),
+        mesh=mesh,
+        **changes,
+    )
+    of_teacher = (teacher.init(jax.random.key(1), batch),)
+    run = Offline().build(setting)
+    state = run.init(key, {"student": student.init(key, batch)}, of_teacher, batch)
+    if mesh is not None:
+        state, of_teacher = replicate(state, mesh), replicate(of_teacher, mesh)
+        batch = shard_batch(batch, mesh)
+    return run.step, (state, of_teacher, batch)
+
+
+@pytest.fixture
+def few_rows(monkeypatch):
+    """Any vocabulary is large, and five rows of logits are there at once."""
+    monkeypatch.setattr(kd.objective.mix, "large", lambda head: True)
+    monkeypatch.setattr(kd.objective.mix, "rows_at_once", lambda num_outputs: 5)
+
+
+def after(objective, **changes):
+    step, given = training(objective, **changes)
+    state, metrics = step(*given)
+    return jax.device_get((state.params, metrics))
+
+
+def assert_same(found, expected, **tolerance):
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def decreasing(step):
+    return 3.0 - step
+
+
+OBJECTIVES = {
+    "two terms": OBJECTIVE,
+    "a scheduled weight": OBJECTIVE + (lambda step: 0.3 + step) * PerToken(JS()),
+    "a scheduled setting": 1.0
+    * scheduled(PerToken(KL()), **{"loss.temperature": decreasing}),
+    "one inside": 1.0 * PerToken(scheduled(KL(), temperature=decreasing)),
+    "every sequence the same": 1.0 * PerToken(KL(), average="sequences"),
+    "labels alone": 1.0 * PerToken(CrossEntropy()),
+}
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_a_step_is_that_with_all_logits(objective, num_microbatches, request):
+    expected = after(objective, num_microbatches=num_microbatches)
+    request.getfixturevalue("few_rows")
+    found = after(objective, num_microbatches=num_microbatches)
+    assert_same(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_on_four_devices(request):
+    expected = after(OBJECTIVE)
+    request.getfixturevalue("few_rows")
+    mesh = data_mesh()
+    assert mesh.size == 4
+    assert_same(after(OBJECTIVE, mesh=mesh), expected, rtol=2e-5, atol=2e-6)
+
+
+def largest(objective, **changes):
+    """Numbers in the largest array of floats in the compiled step."""
+    step, given = training(objective, **changes)
+    lowered = step.lower(*given)  # pyrefly: ignore[missing-attribute]
+    text = lowered.compile().as_text() or ""
+    shapes = re.findall(r"f32\[([\d,]+)\]", text)
+    return max(np.prod([int(n) for n in shape.split(",")]) for shape in shapes)
+
+
+ALL_LOGITS = SEQUENCES * LENGTH * TOKENS
+
+
+def test_no_array_of_all_logits_is_in_the_step(few_rows):
+    assert largest(OBJECTIVE) < ALL_LOGITS
+
+
+@pytest.mark.parametrize(
+    "other", [PerToken(SinKD()), PerToken(ATKD()), PerSequence(JS())], ids=str
+)
+def test_a_loss_that_needs_all_logits_gets_them(other, few_rows):
+    assert largest(OBJECTIVE + 1.0 * other) >= ALL_LOGITS
+
+
+def test_terms_have_gradients_of_their_own_where_these_are_watched(request):
+    expected = after(OBJECTIVE, term_gradients="watched")
+    request.getfixturevalue("few_rows")
+    found = after(OBJECTIVE, term_gradients="watched")
+    assert found[1]["gradient/kl"] > 0
+    assert_same(found, expected, rtol=2e-5, atol=2e-6)
+
+
+def test_a_small_vocabulary_has_all_its_logits():
+    assert largest(OBJECTIVE) >= ALL_LOGITS
+    assert jnp.isfinite(after(OBJECTIVE)[1]["loss"])
