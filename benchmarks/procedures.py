@@ -214,7 +214,7 @@ class Trainer:
         probe = self.batch | {"labels": np.arange(num, dtype=np.int32)}
         probe = jax.tree.map(jnp.asarray, probe)
         mixed = view(view_key(self.state.key, self.state.step), probe)
-        return float(mixed["label_weight"][0]), np.asarray(mixed["mixed_labels"])
+        return float(mixed["label_weight"][0]), np.array(mixed["mixed_labels"])
 
 
 def _fresh(data: Any, sizes: Any, seed: int, batch: Mapping[str, Any]) -> Any:
