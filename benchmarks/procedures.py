@@ -89,7 +89,7 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
     differences, trials = {}, {}
     for name in filter(chosen.get, _IN_PYTORCH):
         differences[name], race, trials[name] = _against_pytorch(
-            name, chosen[name], options, examples
+            name, chosen[name], trainers[name], options, examples
         )
         races.append(race)
     return result | {"largest_differences": differences, "trials": trials}
@@ -214,7 +214,7 @@ class Trainer:
         probe = self.batch | {"labels": np.arange(num, dtype=np.int32)}
         probe = jax.tree.map(jnp.asarray, probe)
         mixed = view(view_key(self.state.key, self.state.step), probe)
-        return float(mixed["label_weight"][0]), np.asarray(mixed["mixed_labels"])
+        return float(mixed["label_weight"][0]), np.array(mixed["mixed_labels"])
 
 
 def _fresh(data: Any, sizes: Any, seed: int, batch: Mapping[str, Any]) -> Any:
@@ -271,7 +271,11 @@ def _blocks(trainer: Any, num_steps: int) -> Callable[[int], None]:
 
 
 def _against_pytorch(
-    name: str, row: Experiment, options: argparse.Namespace, examples: list[int]
+    name: str,
+    row: Experiment,
+    ours: Trainer,
+    options: argparse.Namespace,
+    examples: list[int],
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Largest differences, the race, and the trials that the fastest is chosen by."""
     try:
@@ -299,17 +303,17 @@ def _against_pytorch(
         networks = {which: ours.networks[which] for which in _IN_PYTORCH[name]}
         return Theirs(row, networks, ours.batch, variant)
 
-    differences = {
-        str(variant): check(
-            row, options.batch_size, lambda ours, row, v=variant: theirs(ours, row, v)
-        )
-        for variant in variants
+    differences = check(
+        row,
+        options.batch_size,
+        {
+            str(variant): lambda ours, row, v=variant: theirs(ours, row, v)
+            for variant in variants
+        },
+    )
+    everyone = {
+        f"PyTorch, {variant}": theirs(ours, row, variant) for variant in variants
     }
-    ours = Trainer(row, options.batch_size)
-    ours.run(2)
-    everyone: dict[str, Any] = {}
-    for variant in variants:
-        everyone[f"PyTorch, {variant}"] = theirs(ours, row, variant)
     tried = {
         which: _blocks(trainer, options.steps) for which, trainer in everyone.items()
     }
@@ -327,19 +331,21 @@ def _against_pytorch(
 
 
 def check(
-    row: Experiment, batch_size: int, theirs_of: Callable[[Trainer, Experiment], Any]
-) -> dict[str, float]:
+    row: Experiment,
+    batch_size: int,
+    others: Mapping[str, Callable[[Trainer, Experiment], Any]],
+) -> dict[str, dict[str, float]]:
     """Both sides from the same weights, on the same batch: they must not part.
 
     Args:
         row: what is trained; at its full rate from the start, so that the optimizer
             is checked, too.
         batch_size: examples.
-        theirs_of: makes the other side of ours.
+        others: make the other side of ours, by their names.
 
     Returns:
-        The largest relative differences: of a first step's gradients, array by array,
-        and of the losses and gradient norms of four steps.
+        By these names the largest relative differences: of a first step's gradients,
+        array by array, and of the losses and gradient norms of four steps.
 
     Raises:
         UserError: one of them is larger than 1e-4.
@@ -348,41 +354,52 @@ def check(
     row = dataclasses.replace(row, optimizer=recipe)
     mixing = row.view.view if isinstance(row.view, Beside) else None
 
-    def drawn(ours: Trainer) -> Any:
-        return ours.drawn(mixing) if isinstance(mixing, Mixup) else None
+    def followed(trainer: Trainer, num_steps: int) -> list[tuple[Any, Metrics]]:
+        """What steps have drawn and what they say."""
+        steps = []
+        for _ in range(num_steps):
+            drawn = trainer.drawn(mixing) if isinstance(mixing, Mixup) else None
+            steps.append((drawn, jax.device_get(trainer.step())))
+        return steps
 
     # A step at rate 1 moves every array by its gradient.
-    ours = Trainer(row, batch_size, optax.sgd(1.0))
-    theirs = theirs_of(ours, row)
-    before, now = jax.device_get(ours.state.params), drawn(ours)
-    ours.step()
-    after = jax.device_get(ours.state.params)
-    theirs.backward(now)
-    from benchmarks.pytorch_procedures import flat
-
-    found = {"gradients": 0.0, "loss": 0.0, "grad_norm": 0.0}
-    for name, learner in theirs.learners.items():
-        moved = flat(jax.tree.map(np.subtract, before[name], after[name]))
-        gradients = learner.network.gradients()
-        largest = max(np.abs(gradient).max() for gradient in gradients.values())
-        for path, gradient in gradients.items():
-            apart = np.abs(moved[path] - gradient).max() / largest
-            found["gradients"] = max(found["gradients"], float(apart))
+    descending = Trainer(row, batch_size, optax.sgd(1.0))
+    before = jax.device_get(descending.state.params)
+    ((drawn, _),) = followed(descending, 1)
+    after = jax.device_get(descending.state.params)
+    moved = jax.tree.map(np.subtract, before, after)
     ours = Trainer(row, batch_size)
-    theirs = theirs_of(ours, row)
-    for _ in range(4):
-        now = drawn(ours)
-        mine, other = ours.step(), theirs.step(now)
-        for name in ("loss", "grad_norm"):
-            apart = abs(float(other[name]) / float(mine[name]) - 1)
-            found[name] = max(found[name], apart)
-    for name, apart in found.items():
-        if not apart <= _TOLERANCE:  # also if it is NaN
-            raise UserError(
-                f"{name} of PyTorch: {apart:.1e} off ours, more than {_TOLERANCE:.0e}; "
-                "nothing was timed"
-            )
+    steps = followed(ours, 4)
+    found = {}
+    for which, make in others.items():
+        theirs = make(ours, row)
+        theirs.backward(drawn)
+        apart = [
+            _apart(gradients, learner.network.of(moved[name]))
+            for name, learner in theirs.learners.items()
+            if (gradients := learner.network.gradients())
+        ]
+        found[which] = {"gradients": max(apart), "loss": 0.0, "grad_norm": 0.0}
+        for drawn_there, mine in steps:
+            other = theirs.step(drawn_there)
+            for name in ("loss", "grad_norm"):
+                relative = abs(float(other[name]) / float(mine[name]) - 1)
+                found[which][name] = max(found[which][name], relative)
+        for name, relative in found[which].items():
+            if not relative <= _TOLERANCE:  # also if it is NaN
+                raise UserError(
+                    f"{name} of PyTorch ({which}): {relative:.1e} off ours, more than "
+                    f"{_TOLERANCE:.0e}; nothing was timed"
+                )
     return found
+
+
+def _apart(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> float:
+    """Largest difference, relative to the largest number of a network."""
+    largest = max(np.abs(array).max() for array in theirs.values())
+    return max(
+        float(np.abs(ours[path] - theirs[path]).max() / largest) for path in theirs
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from kd.experiment import Experiment
 from kd.models.resnet import ResNet
+from kd.objective import values_within
 
 Batch = dict[str, torch.Tensor]
 
@@ -49,6 +50,10 @@ class Network(torch.nn.Module):
         for path, leaf in flat(params).items():
             name = path.replace("/", "__")
             self._weights[name] = torch.nn.Parameter(torch.from_numpy(leaf.copy()))
+
+    def of(self, params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """Arrays like its parameters, as `gradients` has them."""
+        return flat(params)
 
     def gradients(self) -> dict[str, np.ndarray]:
         """Of every parameter, by its path there."""
@@ -168,12 +173,8 @@ class Trainer:
         if "teacher_logits" in batch:
             logits = np.asarray(batch["teacher_logits"])
             self._batch["teacher_logits"] = torch.from_numpy(logits)
-        self._rates = np.asarray(
-            [
-                experiment.optimizer.schedule(experiment.num_steps)(i)
-                for i in range(experiment.num_steps)
-            ]
-        ).tolist()
+        schedule = experiment.optimizer.schedule(experiment.num_steps)
+        self._rates = values_within(schedule, experiment.num_steps).tolist()
         self._num_steps = 0
         loss: Any = self._mutual if "peer" in self.learners else self._mixed
         self._loss = torch.compile(loss, dynamic=False) if variant.compiled else loss

@@ -54,5 +54,5 @@ def test_pytorch_computes_the_same_or_nothing_is_timed(name, monkeypatch):
     for found in result["largest_differences"][name].values():
         assert all(0 < apart <= 1e-4 for apart in found.values())
     monkeypatch.setattr(procedures, "_TOLERANCE", -1.0)
-    with pytest.raises(UserError, match=r"of PyTorch: .* off ours, more than"):
+    with pytest.raises(UserError, match=r"of PyTorch \(.*\): .* off ours, more than"):
         procedures.benchmark(options(rows=[name], no_pytorch=False))
