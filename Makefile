@@ -152,8 +152,8 @@ test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
 fuzz: $(INSTALLED)  ## feed random settings and files to it: RUNS=10000 of each kind
 	@FUZZ_RUNS=$(if $(call given,RUNS),$(RUNS),1000) $(PY) -m pytest -q -n 0 tests/fuzz
 
-drill: $(INSTALLED)  ## kill a run at random moments and compare how it ends: KILLS=100
-	@$(PY) tests/drill.py --kills=$(if $(call given,KILLS),$(KILLS),100)
+drill: $(INSTALLED)  ## kill a run at random moments and compare how it ends: KILLS=100 [PROCESSES=2]
+	@$(PY) tests/drill.py --kills=$(if $(call given,KILLS),$(KILLS),100) $(call given,PROCESSES,--processes=)
 
 lint: $(INSTALLED)  ## check style and format
 	@$(PY) -m ruff check .

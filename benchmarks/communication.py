@@ -1,13 +1,15 @@
-"""What devices send each other for one SinKD loss and its gradient.
+"""What devices send each other for one SinKD loss, and for a whole training step.
 
 Counted in the compiled program, loops multiplied out, for 2 to 64 simulated devices,
-and compared with the formula of `kd.transport.sharding`. Nothing is timed, nothing is
-executed: the counts are those of any platform that takes the same collectives. All
-problems are in the kernel domain, and nothing asks for the metrics of the plan.
+and compared with the formula of `kd.transport.sharding`; beyond, to 1,024 devices, the
+formula alone. Nothing is timed, nothing is executed: the counts are those of any
+platform that takes the same collectives. All problems are in the kernel domain. Of the
+loss by itself nothing asks for the metrics of the plan; the step does.
 
     python -m benchmarks.communication
 """
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -18,15 +20,28 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import measure
-from kd.divergences import SinKD
+from kd.divergences import KL, SinKD
 from kd.errors import UserError
+from kd.models.bert import Bert
+from kd.objective import CrossEntropy
+from kd.procedures.offline import Offline
+from kd.procedures.procedure import Setting
 from kd.train.mesh import data_mesh
+from kd.train.optimizer import AdamW
 from kd.transport import sharding
 
 DEVICES = (2, 4, 8, 16, 32, 64)
 PROBLEMS = ((1024, 2), (1024, 10), (1024, 1000), (256, 32_000))
 """Batch sizes and numbers of classes."""
 _FLOAT = 4  # bytes
+STEPS = ((32, 2), (32, 10))
+"""Rows of a device and classes, in whole steps."""
+WIDTH = 64
+"""Tokens of an example there."""
+COMPILED = Bert(num_layers=1, width=64, num_heads=1, mlp_width=256, vocab_size=8192)
+PAPER = dataclasses.replace(Bert.six_layer(), vocab_size=30522)
+"""Students: that of `sst2_sinkd` at mini scale, whose step is compiled, and the one of
+paper scale, of which the formula alone tells."""
 _OPERATIONS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 
 
@@ -135,6 +150,110 @@ def program_of(batch_size: int, num_classes: int, num_devices: int) -> str:
         return str(step.lower(shape, shape).compile().as_text())
 
 
+def predicted_step(
+    student: Bert, batch_size: int, num_classes: int, num_devices: int
+) -> int:
+    """Bytes that each device sends in a step of `sst2_sinkd`, by the formula.
+
+    Gradients are summed over devices, twice all parameters that a batch reaches; then
+    the loss, and the scalars: examples, labels, and what is logged.
+    """
+    others = (num_devices - 1) / num_devices
+    loss = predicted(batch_size, num_classes, num_devices, SinKD().num_iters)
+    # Three counts and a flag, the sum of every loss, and with iterations the plan's
+    # metrics.
+    scalars = 3 * _FLOAT + 1 + _FLOAT * (3 if num_classes == 2 else 26)
+    summed = _FLOAT * num_reached(student, num_classes) + scalars
+    return round(others * (2 * summed + batch_size)) + loss
+
+
+def num_reached(student: Bert, num_classes: int) -> int:
+    """Parameters with a gradient, for single sentences of `WIDTH` tokens.
+
+    Positions beyond have none, nor has the second kind of segment.
+    """
+    model = student.build(num_classes)
+    batch = {"tokens": jnp.zeros((1, 8), jnp.int32)}
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    every = sum(leaf.size for leaf in jax.tree.leaves(params))
+    return every - (student.max_length - WIDTH + 1) * student.width
+
+
+def step_of(student: Bert, batch_size: int, num_classes: int, num_devices: int) -> str:
+    """The training step of `sst2_sinkd` over so many devices, compiled."""
+    mesh = data_mesh(jax.devices()[:num_devices])
+    by_rows, everywhere = (
+        NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ())
+    )
+
+    def rows(kind, *shape):
+        return jax.ShapeDtypeStruct((batch_size, *shape), kind, sharding=by_rows)
+
+    batch = {
+        "tokens": rows(jnp.int32, WIDTH),
+        "token_mask": rows(jnp.bool_, WIDTH),
+        "labels": rows(jnp.int32),
+        "mask": rows(jnp.bool_),
+        "index": rows(jnp.int32),
+        "teacher_logits": rows(jnp.float32, num_classes),
+    }
+    model = student.build(num_classes)
+    training = Offline().build(
+        Setting(
+            learners={"student": model},
+            teachers=(None,),
+            objective=0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD(),
+            optimizer=AdamW(learning_rate=1e-3).build(10),
+            num_steps=10,
+            mesh=mesh,
+        )
+    )
+
+    def begun(key, batch):
+        return training.init(key, {"student": model.init(key, batch)}, (), batch)
+
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        jax.eval_shape(begun, jax.random.key(0), batch),
+    )
+    step: Any = training.step
+    return str(step.lower(state, (), batch).compile().as_text())
+
+
+def steps() -> list[dict[str, Any]]:
+    """Of every number of devices, what a step of both students sends."""
+    rows = []
+    for rows_per_device, num_classes in STEPS:
+        for num_devices in (*DEVICES, 128, 256, 512, 1024):
+            batch_size = rows_per_device * num_devices
+            problem = batch_size, num_classes, num_devices
+            expected = predicted_step(COMPILED, *problem)
+            counts = num_devices <= max(DEVICES)
+            found = (
+                counted(step_of(COMPILED, *problem), num_devices) if counts else None
+            )
+            # Each of the two terms of the formula is rounded.
+            if found is not None and abs(found - expected) > 1:
+                raise UserError(
+                    f"a step of {problem}: the program sends {found} bytes, the "
+                    f"formula says {expected}"
+                )
+            loss = predicted(*problem, SinKD().num_iters)
+            rows.append(
+                {
+                    "batch_size": batch_size,
+                    "num_classes": num_classes,
+                    "num_devices": num_devices,
+                    "bytes_of_step": expected,
+                    "counted": counts,
+                    "bytes_of_loss": loss,
+                    "bytes_of_paper_step": predicted_step(PAPER, *problem),
+                }
+            )
+            print(rows[-1])
+    return rows
+
+
 def benchmark() -> dict[str, Any]:
     """Counts and formula for every problem and number of devices."""
     rows = []
@@ -163,6 +282,7 @@ def benchmark() -> dict[str, Any]:
         "title": "What each device sends for SinKD's value and gradient",
         "setting": {"data": "20 iterations, float32, count and formula equal"},
         "rows": rows,
+        "steps": steps(),
     }
 
 

@@ -64,9 +64,9 @@ def run(commands: list[list[str]]) -> int:
     }
     status, ends = 0, float("inf")
     try:
-        while any(process.poll() is None for process in started):
+        while None in (statuses := [process.poll() for process in started]):
             time.sleep(0.1)
-            failed = [p.returncode for p in started if p.returncode]
+            failed = [status for status in statuses if status]
             if failed and not status:
                 status, ends = failed[0], time.monotonic() + _GRACE
             if time.monotonic() > ends:

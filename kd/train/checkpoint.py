@@ -43,6 +43,12 @@ class Checkpoints:
             preservation_policy=newest,
             cleanup_tmp_directories=True,
         )
+        if hosts.several():
+            # Orbax asks JAX whether to stop, by the step of this training; so does the
+            # loop, which counts over all trainings of the process. The lower number
+            # would make JAX choose a moment that never comes.
+            manager: Any = self._checkpointer._manager
+            manager.reached_preemption = lambda step: False
         self.directory = directory
         self.notes: dict[str, Any] = {}
         """What was noted at the checkpoint saved or restored last; JSON."""

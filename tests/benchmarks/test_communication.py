@@ -1,5 +1,7 @@
 """Bytes counted in compiled programs against the formula."""
 
+import dataclasses
+
 import pytest
 
 from benchmarks import communication
@@ -26,6 +28,18 @@ def test_loops_are_multiplied_out():
 def test_a_loop_of_unknown_length_is_refused():
     with pytest.raises(ValueError, match="how often"):
         communication.counted(PROGRAM.replace("known_trip_count", "unknown"), 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_classes, num_devices", [(2, 4), (10, 2)])
+def test_formula_and_step_agree(num_classes, num_devices):
+    tiny = dataclasses.replace(
+        communication.COMPILED, width=8, mlp_width=16, vocab_size=50, max_length=80
+    )
+    problem = 16 * num_devices, num_classes, num_devices
+    program = communication.step_of(tiny, *problem)
+    found = communication.counted(program, num_devices)
+    assert abs(found - communication.predicted_step(tiny, *problem)) <= 1
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,20 @@ def test_training_batches_continue_where_one_asks(split):
     first = whole[: batches.per_epoch]
     seen = np.concatenate([batch["index"][batch["mask"]] for batch in first])
     assert sorted(seen) == list(range(103))
+
+
+def test_processes_make_the_rows_of_a_batch_in_parts(split):
+    logits = np.arange(103, dtype=np.float32)[:, None]
+    whole = TrainingBatches(
+        split, batch_size=10, rows=12, seed=3, answers={"teacher_logits": logits}
+    )
+    rows = [np.array([0, 1, 2, 6, 7, 8]), np.array([3, 4, 5, 9, 10, 11])]
+    parts = [dataclasses.replace(whole, here=here) for here in rows]
+    for step in range(whole.per_epoch):  # Short batches of a group among them.
+        batch = whole[step]
+        for part, here in zip(parts, rows, strict=True):
+            made = part[step]
+            np.testing.assert_array_equal(made.pop("mask"), batch["mask"])
+            assert made.keys() == batch.keys() - {"mask"}
+            for name, values in made.items():
+                np.testing.assert_array_equal(values, batch[name][here])

@@ -177,6 +177,17 @@ def test_an_epoch_has_the_kept_examples_and_their_own_answers():
         assert "label_weight" not in batch
 
 
+def test_weights_are_those_of_the_whole_batch_in_every_process():
+    whole = batches(draw(unlabelled=0.5, unanswered=0.3))
+    here = np.arange(4, 12)
+    part = dataclasses.replace(whole, here=here)
+    for step in range(0, whole.per_epoch, 10):
+        batch, made = whole[step], part[step]
+        assert made.keys() == batch.keys()
+        for name in ("labels", "label_weight", "answer_weight", "inputs"):
+            np.testing.assert_array_equal(made[name], batch[name][here])
+
+
 def test_the_whole_sample_changes_no_batch():
     plain, whole = batches(None), batches(draw())
     assert plain.per_epoch == whole.per_epoch

@@ -75,7 +75,9 @@ def outcome(runs):
 def assert_same(found, expected, tolerance):
     (log, *arrays), (log_of_one, *arrays_of_one) = found, expected
     for row, row_of_one in zip(log, log_of_one, strict=True):
-        assert row == pytest.approx(row_of_one, rel=tolerance, abs=tolerance)
+        assert row.pop("split") == row_of_one["split"]
+        numbers = {k: v for k, v in row_of_one.items() if k != "split"}
+        assert row == pytest.approx(numbers, rel=tolerance, abs=tolerance)
     for ours, theirs in zip(arrays, arrays_of_one, strict=True):
         assert ours.keys() == theirs.keys()
         for name, values in ours.items():
@@ -134,7 +136,7 @@ def test_asked_to_stop_and_gone_on_with_by_one(alone, runs):
 
 
 @pytest.mark.parametrize("victim", [0, 1])
-def test_killed(alone, runs, victim):
+def test_killed(runs, victim):
     begun = time.monotonic()
     statuses, said = run_in_two(runs, kill_at=14, number=signal.SIGKILL, victim=victim)
     assert time.monotonic() - begun < 120, "the one left should end within a minute"
@@ -142,6 +144,4 @@ def test_killed(alone, runs, victim):
     assert statuses[1 - victim] == 1
     last = said[1 - victim].splitlines()[-1]
     assert f"process {victim} ({socket.gethostname()})" in last and "died" in last
-    if victim:  # Once is enough.
-        assert "resuming after step 8 of 24" in run_here(runs)
-        assert_same(outcome(runs), outcome(alone), 1e-6)
+    assert not (runs / "tiny/0/summary.json").exists()
