@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-
 from golden.make_tiny_decoders import END, NUM_TOKENS, WAYS, in_float64
 
 DIRECTORY = Path(__file__).parent
