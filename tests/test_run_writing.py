@@ -11,7 +11,7 @@ from kd import run
 from kd.data.byte_bpe import ByteBPE
 from kd.data.parallel import ParallelTask
 from kd.data.words import CB_WORDS
-from kd.divergences import KL, LabelWords, PerToken, SinKD
+from kd.divergences import JS, KL, LabelWords, PerToken, SinKD
 from kd.errors import UserError
 from kd.evaluate.metric import Metric
 from kd.evaluate.written import WrittenText
@@ -20,6 +20,7 @@ from kd.models.gpt2 import GPT2
 from kd.models.llama import Llama
 from kd.models.t5 import T5
 from kd.objective import CrossEntropy
+from kd.procedures.sampled_targets import SampledTargets
 from kd.train.optimizer import AdamW
 
 pytestmark = pytest.mark.slow
@@ -119,6 +120,13 @@ def test_an_encoder_decoder_does_the_same(pairs, place):
     mixed = dataclasses.replace(experiment, student=t5)
     summary = run.run(mixed, "mixed", place.workspace)
     assert summary["student"]["perplexity"] < 100
+
+
+def test_targets_that_the_networks_write(pairs, place):
+    experiment = distilled(pairs, 1.0 * PerToken(JS()))
+    sampled = dataclasses.replace(experiment, procedure=SampledTargets(0.5, 0.5))
+    summary, _ = whole_and_resumed(sampled, place)
+    assert np.isfinite(summary["student"]["perplexity"])
 
 
 def test_words_answer_a_question(place, tmp_path):

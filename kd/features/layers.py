@@ -2,7 +2,8 @@
 
 The one place that knows the shapes of `Outputs.hidden`. All become positions,
 
-    [b, n, d]     tokens: those where batch["token_mask"] is True, or all without one
+    [b, n, d]     tokens: those where batch["token_mask"] is True, or all without one;
+                  of targets, where there are any, those of batch["target_mask"]
     [b, h, w, c]  images: their h w points
     [b, d]        vectors: one position
 
@@ -69,7 +70,7 @@ def positions(
     """All positions, 0 where they do not count, and which of them do.
 
     Raises:
-        Misfit: batch["token_mask"] is not of these tokens.
+        Misfit: the mask of the batch is not of these tokens.
     """
     if not 2 <= states.ndim <= 4:
         raise Misfit(
@@ -77,13 +78,15 @@ def positions(
         )
     flat = lifted(states).reshape(len(states), -1, states.shape[-1])
     kept = jnp.broadcast_to(batch["mask"][:, None], flat.shape[:2])
-    if states.ndim == 3 and "token_mask" in batch:
-        if batch["token_mask"].shape != kept.shape:
+    # What writes a target has states of the target.
+    mask = "target_mask" if "target_mask" in batch else "token_mask"
+    if states.ndim == 3 and mask in batch:
+        if batch[mask].shape != kept.shape:
             raise Misfit(
                 f"a hidden state of shape {states.shape} is not of the tokens of "
-                f"token_mask, {batch['token_mask'].shape}"
+                f"{mask}, {batch[mask].shape}"
             )
-        kept &= batch["token_mask"]
+        kept &= batch[mask]
     return jnp.where(kept[..., None], flat, 0), kept
 
 

@@ -72,6 +72,22 @@ def test_vectors_of_tokens_are_of_the_real_ones():
     assert layers.vectors(states.astype(jnp.bfloat16), BATCH, "mean").dtype == "float32"
 
 
+def test_vectors_of_targets_are_of_the_real_ones():
+    states = normal(3, 4, 5)
+    batch = {"mask": jnp.ones(3, bool), "target_mask": TOKENS}
+    batch["token_mask"] = jnp.ones((3, 4), bool)
+    np.testing.assert_array_equal(
+        layers.vectors(states, batch, "mean"),
+        layers.vectors(states, batch | {"token_mask": TOKENS[:, :2]}, "mean"),
+    )
+    expected = np.asarray(states[1])[np.asarray(TOKENS[1])].mean(axis=0)
+    np.testing.assert_allclose(
+        layers.vectors(states, batch, "mean")[1], expected, rtol=1e-5
+    )
+    with pytest.raises(ValueError, match=re.escape("tokens of target_mask, (3, 4)")):
+        layers.vectors(normal(3, 3, 5), batch, "mean")
+
+
 def test_vectors_of_images_and_of_vectors():
     batch = {"mask": jnp.ones(3, bool), "token_mask": TOKENS}
     maps, plain = normal(3, 2, 4, 5), normal(3, 5)

@@ -9,6 +9,7 @@ from kd.models.bert import Bert
 from kd.models.card import model_card
 from kd.models.llama import Llama
 from kd.models.mlp import MLP
+from kd.models.t5 import T5
 
 
 def card(**changes):
@@ -49,6 +50,12 @@ def test_a_language_model_has_no_classes():
     assert front(text)["pipeline_tag"] == "text-generation"
     assert "`AutoModelForCausalLM.from_pretrained`" in text
     assert "## Classes" not in text and "| rotary_base | 100000.0 |" in text
+
+
+def test_a_text_that_is_answered_has_its_own_class():
+    text = card(architecture=T5(), labels=())
+    assert front(text)["pipeline_tag"] == "text2text-generation"
+    assert "`AutoModelForSeq2SeqLM.from_pretrained`" in text
 
 
 def test_front_matter_of_what_transformers_does_not_know():

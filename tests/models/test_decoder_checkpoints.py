@@ -311,7 +311,7 @@ def test_pickles_are_refused(tmp_path):
             "llama",
             {"model_type": "gemma"},
             "model_type is 'gemma'; expected one of bert, gpt2, llama, mistral, qwen2, "
-            "qwen3, kd_mlp, kd_resnet",
+            "qwen3, t5, bart, kd_mlp, kd_resnet",
         ),
     ],
 )

@@ -4,10 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
 from kd.__main__ import main
-from kd.data import byte_bpe
+from kd.data import byte_bpe, unigram
+from kd.models import generate, saved
 from kd.networks.generate import write
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -27,6 +32,26 @@ def model(tmp_path_factory):
     description["model"]["vocab"] = {token: i for i, token in enumerate(kept)}
     description["added_tokens"][0]["id"] = 0
     (directory / "tokenizer.json").write_text(json.dumps(description))
+    return str(directory)
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """The tiny T5, as if its 24 tokens were letters and a few others."""
+    directory = tmp_path_factory.mktemp("answering")
+    for file in ("model.safetensors", "config.json"):
+        shutil.copy(GOLDEN / "tiny_t5" / file, directory)
+    pieces = ["<pad>", "<unk>", "\u2581", "</s>", *"abcdefghijklmnop"]
+    made = tokenizers.Tokenizer(
+        models.Unigram([(piece, -1.0) for piece in pieces], unk_id=1)
+    )
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    made.decoder = decoders.Metaspace()
+    made.add_special_tokens(pieces[:2] + pieces[3:4])
+    made.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 3)]
+    )
+    unigram.save(made, directory)
     return str(directory)
 
 
@@ -55,6 +80,31 @@ def test_prompts_are_gone_on_with(capsys, model, tmp_path):
     ).split("\n\n")
     assert [text[:1] for text in both] == ["w", "a", "f"]
     assert both[1] == text
+
+
+def test_an_encoder_decoder_answers(capsys, answering):
+    """Letters that there are, and not the prompt; as by hand."""
+    prompts = ["abc", "ponm lkj"]
+    both = written(
+        capsys, answering, "--prompt", prompts[0], "--prompt", prompts[1],
+        "--num-tokens", 6,
+    ).split("\n\n")  # fmt: skip
+    network = saved.read_config(answering).network
+    model = network.build(20)
+    template = jax.eval_shape(model.init, jax.random.key(0), {})
+    params = saved.load(answering, network, template).params
+    tokenizer = unigram.load(answering)
+    for prompt, text in zip(prompts, both, strict=True):
+        ids = jnp.array([tokenizer.encode(prompt).ids])
+        assert ids[0, -1] == 3
+        source = {"tokens": ids, "token_mask": jnp.ones(ids.shape, bool)}
+        found = generate.generate(
+            model, params, source, jax.random.key(0), num_tokens=6, end=(3,)
+        )
+        new = found.tokens[0][found.token_mask[0]].tolist()
+        assert text.strip("\n") == tokenizer.decode(new)
+    beams = ("--beams", 3, "--length-penalty", 0.0, "--num-tokens", 6)
+    assert written(capsys, answering, "--prompt", "abc", *beams)
 
 
 def test_ways_differ(capsys, model):
