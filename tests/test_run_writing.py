@@ -117,9 +117,12 @@ def test_an_encoder_decoder_does_the_same(pairs, place):
     whole = dataclasses.replace(experiment, student=t5, teachers=(teacher,))
     summary = run.run(whole, "t5", place.workspace)
     assert summary["teacher"]["same"] > 0.5 and summary["fidelity"]["kl"] > 0
-    mixed = dataclasses.replace(experiment, student=t5)
+    # On half of the examples, whose rows are of two widths.
+    half = dataclasses.replace(pairs, fraction=0.5)
+    mixed = dataclasses.replace(experiment, student=t5, data=half)
     summary = run.run(mixed, "mixed", place.workspace)
     assert summary["student"]["perplexity"] < 100
+    assert summary["data"]["sample"]["num_examples"] == 30
 
 
 def test_targets_that_the_networks_write(pairs, place):
@@ -151,7 +154,13 @@ def test_words_answer_a_question(place, tmp_path):
     )
     summary, page = whole_and_resumed(distilled(task, objective), place)
     assert summary["task"]["main"] == "macro_f1"
-    assert summary["teacher"]["accuracy"] > 0.6
+    whole = place.workspace.runs / "whole/0"
+    with np.load(whole / "predictions.npz", allow_pickle=False) as arrays:
+        classes, outputs = task.target.read_predictions(arrays)
+    np.testing.assert_array_equal(classes, np.arange(48) % 3)
+    assert outputs["student"].shape == (48, 3)
+    right = outputs["student"].argmax(axis=1) == classes
+    assert summary["student"]["accuracy"] == pytest.approx(right.mean())
     assert "What the transport plan moves" in page and "contradiction" in page
     assert summary["fidelity"]["kl"] >= 0
 

@@ -113,7 +113,10 @@ class TrainingBatches:
         batch = collate(self.split, index, self.rows, self.answers)
         if self.sample is None:
             return batch
-        return batch | self.sample.of_batch(batch["index"], batch["mask"])
+        told = self.sample.of_batch(batch["index"], batch["mask"])
+        if batch["labels"].ndim > 1:
+            told["labels"] = told["labels"][:, : batch["labels"].shape[1]]
+        return batch | told
 
     def num_seen(self, num_steps: int) -> int:
         """Examples of the first batches, each as often as it comes."""
@@ -148,8 +151,9 @@ def collate(
         (of the example in its split), and the rows of all answers by their names.
     """
     padded = fill_rows(index, rows)
-    batch = split.inputs(padded) | {
-        "labels": split.labels[padded],
+    # A split of texts gives labels as wide as its texts are padded to.
+    batch = {"labels": split.labels[padded]} | split.inputs(padded)
+    batch |= {
         "mask": np.arange(rows) < len(index),
         "index": padded.astype(np.int32),
     }
