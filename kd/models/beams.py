@@ -102,7 +102,8 @@ def search(
         """The continuations that are looked at, the likeliest first."""
         if how.sample is None:
             sums = _flat(running.score[..., None] + log_probs)
-            return jax.lax.top_k(sums, num_candidates)
+            score, places = jax.lax.top_k(sums, num_candidates)
+            return score, places
         cut = how.sample.cut(log_probs.reshape(-1, log_probs.shape[-1]))
         sums = _flat(running.score[..., None] + cut.reshape(log_probs.shape))
         # The largest of sums with Gumbel noise are drawn without replacement.

@@ -97,9 +97,8 @@ class Attention(nn.Module):
         query = heads("query", x)
         if read is not None:
             new = heads("key", read), heads("value", read)
-            # Without a cache no slot is asked for.
-            kept = causal.remember(kept, *new, cast(Any, positions))
-        key, value = cast(KeysAndValues, kept)
+            kept = causal.remember(kept, *new, cast(Any, positions)) if kept else new
+        key, value = kept  # pyrefly: ignore
         dropout = nn.Dropout(self.dropout, deterministic=not self.train)
         mixed, probs = causal.attend(
             query, key, value, sees, dropout, scale=self.scale, bias=bias
