@@ -11,7 +11,7 @@ from kd import run
 from kd.data.byte_bpe import ByteBPE
 from kd.data.parallel import ParallelTask
 from kd.data.words import CB_WORDS
-from kd.divergences import KL, LabelWords, PerToken, SinKD
+from kd.divergences import JS, KL, LabelWords, PerToken, SinKD
 from kd.errors import UserError
 from kd.evaluate.metric import Metric
 from kd.evaluate.written import WrittenText
@@ -20,6 +20,7 @@ from kd.models.gpt2 import GPT2
 from kd.models.llama import Llama
 from kd.models.t5 import T5
 from kd.objective import CrossEntropy
+from kd.procedures.sampled_targets import SampledTargets
 from kd.train.optimizer import AdamW
 
 pytestmark = pytest.mark.slow
@@ -116,9 +117,19 @@ def test_an_encoder_decoder_does_the_same(pairs, place):
     whole = dataclasses.replace(experiment, student=t5, teachers=(teacher,))
     summary = run.run(whole, "t5", place.workspace)
     assert summary["teacher"]["same"] > 0.5 and summary["fidelity"]["kl"] > 0
-    mixed = dataclasses.replace(experiment, student=t5)
+    # On half of the examples, whose rows are of two widths.
+    half = dataclasses.replace(pairs, fraction=0.5)
+    mixed = dataclasses.replace(experiment, student=t5, data=half)
     summary = run.run(mixed, "mixed", place.workspace)
     assert summary["student"]["perplexity"] < 100
+    assert summary["data"]["sample"]["num_examples"] == 30
+
+
+def test_targets_that_the_networks_write(pairs, place):
+    experiment = distilled(pairs, 1.0 * PerToken(JS()))
+    sampled = dataclasses.replace(experiment, procedure=SampledTargets(0.5, 0.5))
+    summary, _ = whole_and_resumed(sampled, place)
+    assert np.isfinite(summary["student"]["perplexity"])
 
 
 def test_words_answer_a_question(place, tmp_path):
@@ -143,7 +154,13 @@ def test_words_answer_a_question(place, tmp_path):
     )
     summary, page = whole_and_resumed(distilled(task, objective), place)
     assert summary["task"]["main"] == "macro_f1"
-    assert summary["teacher"]["accuracy"] > 0.6
+    whole = place.workspace.runs / "whole/0"
+    with np.load(whole / "predictions.npz", allow_pickle=False) as arrays:
+        classes, outputs = task.target.read_predictions(arrays)
+    np.testing.assert_array_equal(classes, np.arange(48) % 3)
+    assert outputs["student"].shape == (48, 3)
+    right = outputs["student"].argmax(axis=1) == classes
+    assert summary["student"]["accuracy"] == pytest.approx(right.mean())
     assert "What the transport plan moves" in page and "contradiction" in page
     assert summary["fidelity"]["kl"] >= 0
 

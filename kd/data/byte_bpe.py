@@ -132,12 +132,16 @@ def save(
 def end_token(tokenizer: tokenizers.Tokenizer, place: str | pathlib.Path) -> int:
     """The token that stands between texts, in the vocabulary of a checkpoint.
 
-    `END` where there is one, as in pretraining, else what the checkpoint's generation
-    ends with.
+    What the tokenizer ends a text with, if it does; else `END` where there is one, as
+    in pretraining; else what the checkpoint's generation ends with.
 
     Raises:
         UserError: none is known.
     """
+    last = tokenizer.encode("a").ids[-1:]
+    known = tokenizer.get_added_tokens_decoder()
+    if last and last[0] in known and known[last[0]].special:
+        return last[0]
     found = tokenizer.token_to_id(END)
     if found is None:
         found = next(iter(special_tokens.read_special_tokens(place).end), None)

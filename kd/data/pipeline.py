@@ -118,10 +118,11 @@ class TrainingBatches:
             return batch
         # Weights count the labels of the whole batch.
         padded = fill_rows(index, self.rows)
-        known = self.sample.of_batch(padded, batch["mask"])
-        return batch | {
-            name: _those(values, self.here) for name, values in known.items()
-        }
+        told = self.sample.of_batch(padded, batch["mask"])
+        told = {name: _those(values, self.here) for name, values in told.items()}
+        if batch["labels"].ndim > 1:
+            told["labels"] = told["labels"][:, : batch["labels"].shape[1]]
+        return batch | told
 
     def num_seen(self, num_steps: int) -> int:
         """Examples of the first batches, each as often as it comes."""
@@ -158,8 +159,9 @@ def collate(
         all but the mask those `here` alone.
     """
     padded = _those(fill_rows(index, rows), here)
-    batch = split.inputs(padded) | {
-        "labels": split.labels[padded],
+    # A split of texts gives labels as wide as its texts are padded to.
+    batch = {"labels": split.labels[padded]} | split.inputs(padded)
+    batch |= {
         "mask": np.arange(rows) < len(index),
         "index": padded.astype(np.int32),
     }

@@ -9,13 +9,15 @@ import tarfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
-from kd.data import sources
+from kd.data import byte_bpe, sources
 from kd.data.byte_bpe import ByteBPE
 from kd.data.parallel import ParallelTask
 from kd.data.superglue import CB
 from kd.data.webnlg import WEBNLG
 from kd.data.words import CB_WORDS, as_words
+from kd.data.writing import EncodedPairs
 from kd.errors import UserError
 from kd.evaluate import written
 from kd.models.bert import Bert
@@ -86,6 +88,25 @@ def test_what_a_batch_holds(task, tmp_path):
     references = data.dev.references
     assert references["texts"][3] == "9 dna 3 !"
     np.testing.assert_array_equal(references["tokens"], data.dev.labels)
+
+
+def test_a_tokenizer_that_ends_texts_itself(task, tmp_path):
+    tokenizer = byte_bpe.train(["0 1 2 3 4 5 6 7 8 9 and dna !"], size=270)
+    tokenizer.add_special_tokens(["</s>"])
+    end = tokenizer.token_to_id("</s>")
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", end)]
+    )
+    byte_bpe.save(tokenizer, tmp_path / "other", end="</s>")
+    wide = dataclasses.replace(task, widths=(24, 32), target_widths=(24, 32))
+    corpus = sources.load(wide)
+    wide.put_preprocessing(corpus, tmp_path / "model", adopt=str(tmp_path / "other"))
+    data = wide.encode(corpus, tmp_path / "model")
+    assert data.end == (end,) == wide.special_tokens(tmp_path / "model").end
+    assert isinstance(data.train, EncodedPairs)
+    for ids in (*data.train.sources, *data.train.targets):
+        assert ids[-1] == end and (ids == end).sum() == 1
+    assert (data.train.inputs(np.arange(3))["num_bytes"] > 0).sum(axis=1).min() > 0
 
 
 def test_too_long_is_refused_or_cut_and_counted(task, tmp_path):

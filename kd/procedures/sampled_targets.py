@@ -12,7 +12,6 @@ from kd.data.writing import WritingTask
 from kd.models.beams import Beams
 from kd.models.generate import Greedy, generate
 from kd.models.sample import Sample
-from kd.objective import Mix
 from kd.procedures.offline import distillation
 from kd.procedures.procedure import Procedure, Setting
 from kd.types import Batch, Model, Params, Training
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampled(Procedure):
+class SampledTargets(Procedure):
     """Distillation where targets are written by student or teacher, in every step.
 
         y_i ~ student   with probability from_student
@@ -68,12 +67,12 @@ class Sampled(Procedure):
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         if not isinstance(experiment.data, WritingTask):
             yield (
-                f"Sampled has texts written about sources, and {experiment.data.name} "
-                "has none; a WritingTask does"
+                "SampledTargets has texts written about sources, and "
+                f"{experiment.data.name} has none; a WritingTask does"
             )
         if self.from_teacher and len(experiment.teachers) != 1:
             yield (
-                f"Sampled has the only teacher write, and there are "
+                f"SampledTargets has the only teacher write, and there are "
                 f"{len(experiment.teachers)}"
             )
         if experiment.answers == "cached" and experiment.teachers:
@@ -82,10 +81,10 @@ class Sampled(Procedure):
                 "answers=live"
             )
         if experiment.num_microbatches > 1:
-            yield "Sampled writes for a batch as a whole; num_microbatches must be 1"
-
-    def objectives(self, objective: Mix) -> dict[str, Mix]:
-        return {self.exported: objective}
+            yield (
+                "SampledTargets writes for a batch as a whole; num_microbatches must "
+                "be 1"
+            )
 
     def build(self, setting: Setting) -> Training:
         student = setting.learners["student"]
