@@ -6,7 +6,7 @@ expects of the reference, as in `kd.evaluate.tokens`.
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
