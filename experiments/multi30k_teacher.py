@@ -42,9 +42,9 @@ def experiment(scale: Scale) -> Experiment:
         student=mini(num_layers=3, width=256),
         objective=objective,
         optimizer=AdamW(learning_rate=2e-3, warmup=0.1, weight_decay=0.01),
-        batch_size=64,
-        num_steps=3000 if scale == "small" else 1500,
-        evaluate_every=500,
+        batch_size=32,
+        num_steps=6000 if scale == "small" else 1200,
+        evaluate_every=600,
     )  # fmt: skip
 
 

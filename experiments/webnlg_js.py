@@ -1,9 +1,9 @@
-"""WebNLG: f-DISTILL's JS, on texts that teacher and student write (wen2023fdistill).
+"""WebNLG: JS on texts that teacher and student write (wen2023fdistill).
 
-Half of the targets of a batch are drawn from the student, half from the teacher, and
-JS compares the two at every token of both. The paper's student is first distilled by
-other means: here it starts with what `webnlg_kd` yields. `procedure.from_student` and
-the losses of `SampledTargets` give the paper's other variants.
+f-DISTILL's: half of the targets of a batch are drawn from the student, half from the
+teacher, and JS compares the two at every token of both. The paper's student is first
+distilled by other means: here it starts with what `webnlg_kd` yields.
+`procedure.from_student` and the losses of `SampledTargets` give its other variants.
 
     make exp NAME=webnlg_js DATA_DIR=~/data
 """

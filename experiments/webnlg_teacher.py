@@ -56,5 +56,6 @@ def experiment(scale: Scale) -> Experiment:
         objective=objective,
         optimizer=AdamW(learning_rate=2e-3, warmup=0.1, weight_decay=0.1),
         batch_size=32,
-        num_epochs=4,
+        num_steps=800,
+        evaluate_every=400,
     )  # fmt: skip

@@ -89,7 +89,7 @@ def test_from_sources_to_page(pairs, place):
     assert summary["data"]["final"] == "test"
     # Two groups of lengths; the outputs of both are of one split.
     assert summary["student"]["perplexity"] < 100
-    assert summary["teacher"]["same"] > 0.5
+    assert summary["teacher"]["perplexity"] < 100
     assert summary["fidelity"]["kl"] > 0
     assert summary["student"]["best"]["metric"] == "same"
     whole = place.workspace.runs / "whole/0"
@@ -116,7 +116,7 @@ def test_an_encoder_decoder_does_the_same(pairs, place):
     teacher = Network(recipe=dataclasses.replace(recipe, student=t5))
     whole = dataclasses.replace(experiment, student=t5, teachers=(teacher,))
     summary = run.run(whole, "t5", place.workspace)
-    assert summary["teacher"]["same"] > 0.5 and summary["fidelity"]["kl"] > 0
+    assert summary["teacher"]["perplexity"] < 100 and summary["fidelity"]["kl"] > 0
     # On half of the examples, whose rows are of two widths.
     half = dataclasses.replace(pairs, fraction=0.5)
     mixed = dataclasses.replace(experiment, student=t5, data=half)
@@ -170,7 +170,7 @@ def test_another_vocabulary_is_refused(pairs, place):
     recipe = experiment.teachers[0].recipe
     assert recipe is not None
     run.run(recipe, "teacher", place.workspace)
-    other = dataclasses.replace(pairs, tokenizer=ByteBPE(size=262))
+    other = dataclasses.replace(pairs, tokenizer=ByteBPE(size=258))
     own = str(place.workspace.runs / "teacher" / "0")
     run.run(dataclasses.replace(recipe, data=other), "other", place.workspace)
     mixed = dataclasses.replace(

@@ -6,7 +6,7 @@ expects of the reference, as in `kd.evaluate.tokens`.
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,6 @@ class WrittenText(Target):
 
     official: tuple[Metric, ...] = (BLEU, CHRF)  # pyrefly: ignore
     num_references: int = 1
-    targets_name = "targets"
     keeps_logits = False
     compares_beside = True
     of_tokens = True
@@ -214,6 +213,25 @@ class WrittenText(Target):
     def problem(self, targets: np.ndarray) -> str:
         del targets
         return ""
+
+    def predictions(
+        self, targets: np.ndarray, outputs: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Those of `Tokens`, and `references` [n] and of each network `<name>_text`."""
+        kept = {name: values["tokens"] for name, values in outputs.items()}
+        texts = {f"{name}_text": values["text"] for name, values in outputs.items()}
+        of_tokens = tokens.Tokens().predictions(targets["tokens"], kept)
+        return of_tokens | {"references": targets["texts"]} | texts
+
+    def read_predictions(
+        self, arrays: Mapping[str, np.ndarray]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        labels, kept = tokens.Tokens().read_predictions(arrays)
+        targets = _records(("tokens", labels), ("texts", arrays["references"]))
+        return targets, {
+            name: _records(("tokens", values), ("text", arrays[f"{name}_text"]))
+            for name, values in kept.items()
+        }
 
     def ensemble(self, outputs: Sequence[Any]) -> Any:
         """Logits of the mean of the networks' probabilities, token by token."""

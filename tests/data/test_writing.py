@@ -46,8 +46,8 @@ def task(tmp_path):
         languages=("en", "de"),
         target_format=" {}",
         tokenizer=ByteBPE(size=300),
-        widths=(8, 16),
-        target_widths=(8, 24),
+        widths=(4, 16),
+        target_widths=(5, 24),
         directory=str(tmp_path / "data"),
     )
 
@@ -83,8 +83,12 @@ def test_what_a_batch_holds(task, tmp_path):
     # No example is in a group that it does not need.
     assert {0, 1} == {*data.train.groups.tolist()}
     small = data.train.groups == 0
-    assert all(len(data.train.sources[i]) <= 8 for i in np.flatnonzero(small))
-    assert all(len(data.train.targets[i]) <= 8 for i in np.flatnonzero(small))
+    assert all(len(data.train.sources[i]) <= 4 for i in np.flatnonzero(small))
+    assert all(len(data.train.targets[i]) <= 5 for i in np.flatnonzero(small))
+    assert all(
+        len(data.train.sources[i]) > 4 or len(data.train.targets[i]) > 5
+        for i in np.flatnonzero(~small)
+    )
     references = data.dev.references
     assert references["texts"][3] == "9 dna 3 !"
     np.testing.assert_array_equal(references["tokens"], data.dev.labels)
@@ -110,14 +114,14 @@ def test_a_tokenizer_that_ends_texts_itself(task, tmp_path):
 
 
 def test_too_long_is_refused_or_cut_and_counted(task, tmp_path):
-    short = dataclasses.replace(task, widths=(2, 4), target_widths=(4, 6))
+    short = dataclasses.replace(task, widths=(2, 4), target_widths=(3, 5))
     with pytest.raises(
         UserError, match=r"pairs, train: .* of 40 sources have more than 4 tokens.*cut"
     ):
         prepared(short, tmp_path)
     data = prepared(dataclasses.replace(short, too_long="cut"), tmp_path)
     assert max(map(len, data.train.sources)) == 4
-    assert max(map(len, data.train.targets)) == 6
+    assert max(map(len, data.train.targets)) == 5
     assert any("train" in n and "sources" in n and "cut" in n for n in data.notices)
     assert any("dev" in n and "texts" in n for n in data.notices)
     # What is judged by is whole.

@@ -38,8 +38,8 @@ def loop(logits, batch):
         for j in range(N):
             if batch["prediction_mask"][i, j]:
                 log_p = log_softmax(np.asarray(logits[i, j], np.float64))
-                y = batch["labels"][i, j]
-                yield log_p[y], y, int(log_p.argmax()), batch["num_bytes"][i, j]
+                y, size = (int(batch[name][i, j]) for name in ("labels", "num_bytes"))
+                yield log_p[y], y, int(log_p.argmax()), size
 
 
 def test_scores_are_those_of_a_loop(case):
