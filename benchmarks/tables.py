@@ -116,7 +116,34 @@ def _rows(result: dict[str, Any]) -> list[str]:
             + " |"
             for problem, sent in by_problem.items()
         ),
+        *_steps(result),
     ]
+
+
+def _steps(result: dict[str, Any]) -> list[str]:
+    """Of whole training steps: a line for every student and number of classes."""
+    rows = result.get("steps", [])
+    if not rows:
+        return []
+    devices = sorted({row["num_devices"] for row in rows})
+    last = max(row["num_devices"] for row in rows if row["counted"])
+    names = {
+        "bytes_of_step": f"1 layer of width 64, counted up to {last} devices",
+        "bytes_of_paper_step": "6 layers of width 768, by the formula",
+    }
+    lines = [
+        "",
+        "A whole step of `sst2_sinkd`, 32 rows of 64 tokens a device:",
+        "",
+        "| MiB | " + " | ".join(f"{number:,} devices" for number in devices) + " |",
+        "| --- |" + " ---: |" * len(devices),
+    ]
+    for name, student in names.items():
+        for classes in sorted({row["num_classes"] for row in rows}):
+            sent = [row[name] for row in rows if row["num_classes"] == classes]
+            cells = " | ".join(f"{number / 2**20:,.1f}" for number in sent)
+            lines.append(f"| {student}, V={classes} | {cells} |")
+    return lines
 
 
 def _overheads(result: dict[str, Any]) -> list[str]:
