@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from kd.data import files
-from kd.data.writing import Pairs, WritingTask
+from kd.data.pairs import Pairs
+from kd.data.writing import WritingTask
 from kd.errors import UserError
 
 

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kd.data import files
-from kd.data.writing import Pairs, WritingTask
+from kd.data.pairs import Pairs
+from kd.data.writing import WritingTask
 from kd.errors import UserError
 from kd.evaluate.written import BLEU, CHRF, ROUGE_L, TER, WrittenText
 

@@ -13,10 +13,11 @@ import tokenizers
 
 from kd.data import byte_bpe
 from kd.data.glue import RTE
+from kd.data.pairs import Pairs
 from kd.data.sentences import TextTask
 from kd.data.superglue import BOOLQ, CB, COPA, WIC, WSC
 from kd.data.text import Sentences
-from kd.data.writing import Pairs, WritingTask
+from kd.data.writing import WritingTask
 from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.evaluate.ranked import RankedWords

@@ -70,7 +70,7 @@ def reopen(
             "their folder as DATA_DIR="
         )
     data = task.prepare(corpus, place_of_model)
-    model = task.build(network)
+    model = task.build(network, vocab_size=data.vocab_size)
     shapes = jax.eval_shape(model.init, jax.random.key(0), longest(data.train))
     params = saved.load(place_of_model, network, shapes).params
     sample = task.sample(data.train.labels, task.target)

@@ -13,11 +13,11 @@ from tokenizers.processors import TemplateProcessing
 
 from kd.data import byte_bpe, sources
 from kd.data.byte_bpe import ByteBPE
+from kd.data.pairs import EncodedPairs
 from kd.data.parallel import ParallelTask
 from kd.data.superglue import CB
 from kd.data.webnlg import WEBNLG
 from kd.data.words import CB_WORDS, as_words
-from kd.data.writing import EncodedPairs
 from kd.errors import UserError
 from kd.evaluate import written
 from kd.models.bert import Bert
