@@ -106,9 +106,12 @@ def find(
         patience: seconds.
 
     Raises:
-        UserError: some of the three are missing, or they are no such thing.
+        UserError: some of the three are missing, or they are no such thing; the cluster
+            fails to say.
     """
     given = {"COORDINATOR": coordinator, "PROCESSES": processes, "PROCESS": process}
+    if processes == 1:
+        return None
     if any(value is not None for value in given.values()):
         missing = [name for name, value in given.items() if value is None]
         if missing:
@@ -125,8 +128,16 @@ def find(
                 f"PROCESS={process} of PROCESSES={processes}: expected 0 to "
                 f"{max(processes, 1) - 1}"
             )
-        return Group(coordinator, processes, process) if processes > 1 else None
-    return _of_cluster(patience)
+        return Group(coordinator, processes, process)
+    try:
+        return _of_cluster(patience)
+    except (OSError, RuntimeError, LookupError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"this is one of several hosts, but the cluster does not say which: "
+            f"{reason:.200}; say so by COORDINATOR=, PROCESSES= and PROCESS=, or "
+            "PROCESSES=1 for this one alone"
+        ) from error
 
 
 def _of_cluster(patience: int) -> Group | None:

@@ -85,6 +85,7 @@ def run(commands: list[list[str]]) -> int:
 
 def _show(i: int, process: subprocess.Popen) -> None:
     assert process.stdout is not None
-    for line in process.stdout:
-        sys.stdout.write(f"{i}| {line.decode(errors='replace')}")
-        sys.stdout.flush()
+    with process.stdout:
+        for line in process.stdout:
+            sys.stdout.write(f"{i}| {line.decode(errors='replace')}")
+            sys.stdout.flush()

@@ -55,6 +55,10 @@ def test_options_that_say_no_group(given, message):
 def test_one_process_is_no_group(monkeypatch):
     assert hosts.find(None, None, None, 1) is None
     assert hosts.find("host:1", 1, 0, 1) is None
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "no uri")
+    assert hosts.find(None, 1, None, 1) is None
+    with pytest.raises(UserError, match="the cluster does not say which"):
+        hosts.find(None, None, None, 1)
     assert hosts.find("host:1", 4, 3, 1) == hosts.Group("host:1", 4, 3)
     assert not hosts.several() and hosts.is_first()
     assert hosts.of_all(3) == [3] and hosts.of_first(lambda: 4) == 4
