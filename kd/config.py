@@ -341,6 +341,8 @@ _AS_BEFORE = (
     ("checkpoint", "last"),
     ("unanswered", 0.0),
     ("teacher_weights", []),
+    ("head_dropout", None),
+    ("variant", "bert"),
 )
 
 

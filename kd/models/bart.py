@@ -73,9 +73,9 @@ class Bart:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = {field.name for field in dataclasses.fields(self) if field.type is int}
-        for name in sizes - {"start_token"}:
-            if getattr(self, name) < 1:
+        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
+        for name in sizes:
+            if name != "start_token" and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         if not 0 <= self.start_token < self.vocab_size:
             raise ValueError(

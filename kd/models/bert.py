@@ -1,12 +1,13 @@
 """BERT with a classification head: the encoder of Devlin et al. (2019).
 
 Numerically the `BertForSequenceClassification` of Hugging Face's transformers; its
-weights come and go through `kd.models.bert_checkpoint`.
+weights come and go through `kd.models.bert_checkpoint`. DistilBERT and RoBERTa are
+variants of it.
 """
 
 import dataclasses
 import functools
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -18,6 +19,10 @@ from kd.errors import UserError
 from kd.models.dropout import Dropout
 from kd.models.linear import linear
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
+
+Variant = Literal["bert", "distilbert", "roberta"]
+_OFFSET = {"bert": 0, "distilbert": 0, "roberta": 2}
+"""Rows of the table of positions before that of position 0; nothing reads them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,15 +36,23 @@ class Bert:
         num_heads: attention heads per layer.
         mlp_width: hidden units of each layer's MLP.
         max_length: positions with an embedding, the longest sequence in tokens.
-        num_segments: segment ids ("token types"), 2 for sentence pairs.
+        num_segments: segment ids ("token types"), 2 for sentence pairs; where there is
+            1, as in RoBERTa, or 0, as in DistilBERT, batches may have segments all the
+            same, which say nothing.
         dropout: rate on embeddings, residual branches and the pooled output.
         attention_dropout: rate on attention probabilities.
+        head_dropout: rate on the pooled output; `dropout` if None.
         layer_norm_epsilon: added to the variance in layer norms.
         initializer_stddev: of the normal distribution that fresh weights come from.
+        variant: which head, and which names in a checkpoint: a BERT pools the first
+            token by tanh(W x + b), a DistilBERT by relu, and a RoBERTa, whose table of
+            positions has two unread rows, drops out before W, too.
 
     Raises:
-        ValueError: a size is not positive, a rate is outside [0, 1), or `num_heads`
-            does not divide `width`.
+        ValueError: a size is not positive, a rate is outside [0, 1), `num_heads`
+            does not divide `width`, or the segments are not those of the variant.
+
+    Source: devlin2019bert; sanh2019distilbert, liu2019roberta.
     """
 
     vocab_size: int = 30522
@@ -51,15 +64,28 @@ class Bert:
     num_segments: int = 2
     dropout: float = 0.1
     attention_dropout: float = 0.1
+    head_dropout: float | None = None
     layer_norm_epsilon: float = 1e-12
     initializer_stddev: float = 0.02
+    variant: Variant = "bert"
 
     def __post_init__(self) -> None:
+        if self.variant not in _OFFSET:
+            raise ValueError(
+                f"variant is {self.variant!r}, must be one of {', '.join(_OFFSET)}"
+            )
         sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
+        if self.variant == "distilbert":
+            sizes.remove("num_segments")
+            if self.num_segments:
+                raise ValueError(
+                    f"num_segments is {self.num_segments}, must be 0 in a distilbert"
+                )
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        for name in ("dropout", "attention_dropout"):
+        rates = ["dropout", "attention_dropout"]
+        for name in rates + ["head_dropout"] * (self.head_dropout is not None):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
         for name in ("layer_norm_epsilon", "initializer_stddev"):
@@ -99,6 +125,33 @@ class Bert:
     def tiny(cls, **changes: Any) -> "Bert":
         """2 layers of width 128, 4.4 M parameters, by Turc et al. (2019)."""
         return cls(**{**_sizes(num_layers=2, width=128), **changes})
+
+    @classmethod
+    def distilbert(cls, **changes: Any) -> "Bert":
+        """DistilBERT: 6 layers of width 768, 66 M parameters."""
+        sizes = cls.six_layer(num_segments=0, head_dropout=0.2, variant="distilbert")
+        return dataclasses.replace(sizes, **changes)
+
+    @classmethod
+    def roberta_base(cls, **changes: Any) -> "Bert":
+        """RoBERTa-base: 12 layers of width 768, 125 M parameters."""
+        sizes = cls.base(
+            vocab_size=50265,
+            num_segments=1,
+            layer_norm_epsilon=1e-5,
+            variant="roberta",
+        )
+        return dataclasses.replace(sizes, **changes)
+
+    @classmethod
+    def distilroberta(cls, **changes: Any) -> "Bert":
+        """DistilRoBERTa: 6 layers of width 768, 82 M parameters."""
+        return cls.roberta_base(**{"num_layers": 6, **changes})
+
+    @property
+    def position_offset(self) -> int:
+        """Rows of the table of positions before that of position 0."""
+        return _OFFSET[self.variant]
 
     def build(
         self,
@@ -188,8 +241,13 @@ class _Classifier(nn.Module):
             x, probs = layer(x, token_mask, width, train=train)
             hidden.append(x)
             attention.append(probs)
-        pooled = nn.tanh(_dense(bert, bert.width, self.dtype, name="pooler")(x[:, 0]))
-        pooled = Dropout(bert.dropout, deterministic=not train)(pooled)
+        rate = bert.dropout if bert.head_dropout is None else bert.head_dropout
+        first = x[:, 0]
+        if bert.variant == "roberta":
+            first = Dropout(rate, deterministic=not train)(first)
+        pool = nn.relu if bert.variant == "distilbert" else nn.tanh
+        pooled = pool(_dense(bert, bert.width, self.dtype, name="pooler")(first))
+        pooled = Dropout(rate, deterministic=not train)(pooled)
         logits = _dense(bert, self.num_classes, jnp.float32, name="classifier")(pooled)
         return Outputs(logits, tuple(hidden), tuple(attention))
 
@@ -215,8 +273,12 @@ class _Embeddings(nn.Module):
             return self.param(name, _normal(bert), (num_rows, bert.width))
 
         x = table("tokens", bert.vocab_size)[tokens]
-        x += table("segments", bert.num_segments)[0 if segments is None else segments]
-        x += table("positions", bert.max_length)[: tokens.shape[1]]
+        if bert.num_segments:
+            told = segments is not None and bert.num_segments > 1
+            x += table("segments", bert.num_segments)[segments if told else 0]
+        offset = bert.position_offset
+        positions = table("positions", bert.max_length + offset)
+        x += positions[offset : offset + tokens.shape[1]]
         x = _layer_norm(bert, self.dtype, name="norm")(x)
         return Dropout(bert.dropout, deterministic=not train)(x, width)
 

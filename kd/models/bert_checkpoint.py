@@ -1,14 +1,15 @@
-"""BERT weights in and out of the Hugging Face format.
+"""Weights of BERT, DistilBERT and RoBERTa in and out of the Hugging Face format.
 
 See `kd.models.hub` for where a checkpoint lies.
 """
 
+import dataclasses
 import json
 import os
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from kd.atomic import atomic_write
 from kd.errors import UserError
 from kd.models import config_file, hub
 from kd.models import tensors as tensor_files
-from kd.models.bert import Bert
+from kd.models.bert import Bert, Variant
+from kd.models.bert_tables import TABLES, Table
 from kd.models.checkpoint import Pretrained
 from kd.types import Params
 
@@ -28,49 +30,19 @@ Head = Literal["SequenceClassification", "MultipleChoice"]
 choices there is one output, a number for each text, and logits are the numbers of an
 example's choices."""
 
-# Ours on the left; on the right the module of transformers' BertModel, which models
-# with a head and the pretraining models prefix with "bert.".
-_MODULES = {
-    "embeddings/tokens": "embeddings.word_embeddings",
-    "embeddings/segments": "embeddings.token_type_embeddings",
-    "embeddings/positions": "embeddings.position_embeddings",
-    "embeddings/norm": "embeddings.LayerNorm",
-    "layer_{i}/query": "encoder.layer.{i}.attention.self.query",
-    "layer_{i}/key": "encoder.layer.{i}.attention.self.key",
-    "layer_{i}/value": "encoder.layer.{i}.attention.self.value",
-    "layer_{i}/attention_out": "encoder.layer.{i}.attention.output.dense",
-    "layer_{i}/attention_norm": "encoder.layer.{i}.attention.output.LayerNorm",
-    "layer_{i}/mlp_in": "encoder.layer.{i}.intermediate.dense",
-    "layer_{i}/mlp_out": "encoder.layer.{i}.output.dense",
-    "layer_{i}/mlp_norm": "encoder.layer.{i}.output.LayerNorm",
-    "pooler": "pooler.dense",
-    "classifier": "classifier",
-}
+MODEL_TYPES: tuple[str, ...] = tuple(TABLES)
+"""What config.json calls the architectures that a `Bert` is."""
+
 # A kernel is [in, out] in Linen and [out, in] in torch: the only ones transposed.
 _LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
 
-# Field of `Bert`, key of config.json.
-_FIELDS = {
-    "vocab_size": "vocab_size",
-    "num_layers": "num_hidden_layers",
-    "width": "hidden_size",
-    "num_heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "max_length": "max_position_embeddings",
-    "num_segments": "type_vocab_size",
-    "dropout": "hidden_dropout_prob",
-    "attention_dropout": "attention_probs_dropout_prob",
-    "layer_norm_epsilon": "layer_norm_eps",
-    "initializer_stddev": "initializer_range",
-}
 _TYPES = typing.get_type_hints(Bert)
-# What `Bert` computes; a config.json without the key means the same.
-_SUPPORTED = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
+_PLAIN: dict[Variant, Bert] = {
+    "bert": Bert(),
+    "distilbert": Bert.distilbert(),
+    "roberta": Bert.roberta_base(),
 }
+"""What a config.json without a key means."""
 
 
 class Config(NamedTuple):
@@ -95,40 +67,57 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     if path is None:
         raise UserError(f"{name_or_directory} has no config.json")
     values = hub.read_object(path)
-    config_file.check_supported(path, values, _SUPPORTED)
-    missing = [key for key in ("hidden_size", "num_hidden_layers") if key not in values]
+    variant = values.get("model_type", "bert")
+    if not isinstance(variant, str) or variant not in TABLES:
+        variant = "bert"  # Which is then refused.
+    table = TABLES[cast(Variant, variant)]
+    config_file.check_supported(path, values, table.supported)
+    needed = (table.fields["width"], table.fields["num_layers"])
+    missing = [key for key in needed if key not in values]
     if missing:
-        raise UserError(f"{path} has no {missing[0]}; it must be a BERT's config.json")
-    fields = {
+        raise UserError(
+            f"{path} has no {missing[0]}; it must be a {table.classes}'s config.json"
+        )
+    fields: dict[str, Any] = {
         name: config_file.checked_field(path, key, values[key], _TYPES[name])
-        for name, key in _FIELDS.items()
+        for name, key in table.fields.items()
         if key in values
     }
+    if values.get(table.head_dropout) is not None:
+        rate = values[table.head_dropout]
+        rate = config_file.checked_field(path, table.head_dropout, rate, float)
+        fields["head_dropout"] = rate
     try:
-        bert = Bert(**fields)
+        plain = _PLAIN[cast(Variant, variant)]
+        if "max_length" in fields:
+            fields["max_length"] -= plain.position_offset
+        bert = dataclasses.replace(plain, **fields)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     labels = config_file.read_labels(path, values) or ("LABEL_0", "LABEL_1")
     # Of these transformers writes any number of labels, most often the default.
-    choices = values.get("architectures") == ["BertForMultipleChoice"]
+    choices = values.get("architectures") == [f"{table.classes}ForMultipleChoice"]
     return Config(bert, ("choice",) if choices and len(labels) != 1 else labels)
 
 
 def load_pretrained(
-    name_or_directory: str | os.PathLike[str], template: Params
+    name_or_directory: str | os.PathLike[str],
+    template: Params,
+    variant: Variant = "bert",
 ) -> Pretrained:
     """Fills the parameters of a `Bert` from a checkpoint's safetensors.
 
     Reads what transformers saves from BertModel, BertForPreTraining,
-    BertForMaskedLM, BertForSequenceClassification and BertForMultipleChoice, of any
-    float type. Where the checkpoint has more layers than the network, the first ones
-    are taken.
+    BertForMaskedLM, BertForSequenceClassification and BertForMultipleChoice, or those
+    of a variant, of any float type. Where the checkpoint has more layers than the
+    network, the first ones are taken.
 
     Args:
         name_or_directory: see `kd.models.hub.find_file`.
         template: freshly initialised parameters; give the expected shapes, and the
             values of a pooler or classifier that the checkpoint does not have. Where
             it is known to have both, `jax.eval_shape` of `Model.init` is enough.
+        variant: of the network.
 
     Returns:
         Parameters in float32, and what was not loaded.
@@ -138,13 +127,14 @@ def load_pretrained(
             is missing, or a tensor has another shape than its place in the network,
             is not of a float type, or holds a number that is not finite.
     """
-    tensors = _read_tensors(name_or_directory)
+    table = TABLES[variant]
+    tensors = _read_tensors(name_or_directory, table.prefix)
     fresh: set[str] = set()
     read: set[str] = set()
 
     def fill(path: tuple[Any, ...], initial: Any) -> Any:
         keys = tuple(entry.key for entry in path)
-        name = _tensor_name(keys)
+        name = _tensor_name(keys, table)
         if name not in tensors and keys[0] in ("pooler", "classifier"):
             fresh.add(keys[0])
             return initial
@@ -184,26 +174,36 @@ def save_pretrained(
             such as "regression", which sets the loss there; left out if empty.
 
     Raises:
-        ValueError: there are more or fewer labels than logits.
+        ValueError: there are more or fewer labels than logits, or transformers has
+            no such head.
     """
     num_classes = params["classifier"]["bias"].shape[0]
     labels = labels or [f"LABEL_{i}" for i in range(num_classes)]
     if len(labels) != num_classes:
         raise ValueError(f"{len(labels)} labels for {num_classes} classes")
+    table = TABLES[bert.variant]
+    if bert.variant == "roberta" and head == "MultipleChoice":
+        raise ValueError(
+            "transformers' RoBERTa of choices has another head; a BERT's is supported"
+        )
     tensors = {}
     for path, value in jax.tree.leaves_with_path(params):
         keys = tuple(entry.key for entry in path)
-        prefix = "" if keys[0] == "classifier" else "bert."
+        prefix = "" if keys[0] in table.head else table.prefix
         array = np.asarray(value, np.float32)
         array = array.T if keys[-1] == "kernel" else array
-        tensors[prefix + _tensor_name(keys)] = np.ascontiguousarray(array)
+        tensors[prefix + _tensor_name(keys, table)] = np.ascontiguousarray(array)
+    sizes = {key: getattr(bert, name) for name, key in table.fields.items()}
+    sizes[table.fields["max_length"]] += bert.position_offset
+    rate = {} if bert.head_dropout is None else {table.head_dropout: bert.head_dropout}
     config = {
-        "architectures": [f"BertFor{head}"],
-        **_SUPPORTED,
-        **{key: getattr(bert, name) for name, key in _FIELDS.items()},
+        "architectures": [f"{table.classes}For{head}"],
+        "pad_token_id": 0,
+        **table.supported,
+        **sizes,
+        **rate,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
-        "pad_token_id": 0,
         "dtype": "float32",
         **_problem(head, problem_type),
     }
@@ -222,23 +222,25 @@ def _problem(head: Head, problem_type: str) -> dict[str, str]:
     return {"problem_type": problem_type} if told else {}
 
 
-def _tensor_name(keys: tuple[str, ...]) -> str:
-    """The name in BertModel of the parameter at `keys`, a path in our tree."""
+def _tensor_name(keys: tuple[str, ...], table: Table) -> str:
+    """The name without a prefix of the parameter at `keys`, a path in our tree."""
     *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
     path, index = "/".join(module), ""
     if path.startswith("layer_"):
         index, _, rest = path.removeprefix("layer_").partition("/")
         path = "layer_{i}/" + rest
-    return f"{_MODULES[path].format(i=index)}.{_LEAVES[leaf]}"
+    return f"{table.modules[path].format(i=index)}.{_LEAVES[leaf]}"
 
 
-def _read_tensors(name_or_directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def _read_tensors(
+    name_or_directory: str | os.PathLike[str], prefix: str
+) -> dict[str, np.ndarray]:
     """All weights of a checkpoint, under the names that BertModel gives them now."""
     weights: dict[str, np.ndarray] = {}
     for path in hub.find_weights(name_or_directory):
         for old_name, tensor in tensor_files.read(path).items():
             name = (
-                old_name.removeprefix("bert.")
+                old_name.removeprefix(prefix)
                 .replace("LayerNorm.gamma", "LayerNorm.weight")
                 .replace("LayerNorm.beta", "LayerNorm.bias")
             )

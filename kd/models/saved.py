@@ -79,7 +79,7 @@ def model_type(network: Architecture) -> str:
         TypeError: this module does not know the class, so could not read it back.
     """
     if isinstance(network, Bert):
-        return "bert"
+        return network.variant
     if type(network) in LANGUAGE_MODELS:
         return LANGUAGE_MODELS[type(network)].model_type(network)
     for name, known in _CLASSES.items():
@@ -160,7 +160,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
         raise UserError(f"{name_or_directory} has no config.json")
     values = hub.read_object(path)
     kind = values.pop("model_type", "bert")
-    if kind == "bert":
+    if kind in bert_checkpoint.MODEL_TYPES:
         return Config(*bert_checkpoint.read_config(name_or_directory))
     for module in LANGUAGE_MODELS.values():
         if kind in module.MODEL_TYPES:
@@ -168,8 +168,8 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     if not isinstance(kind, str) or kind not in _CLASSES:
         others = [t for m in LANGUAGE_MODELS.values() for t in m.MODEL_TYPES]
         raise UserError(
-            f"{path}: model_type is {reprlib.repr(kind)}; expected one of bert, "
-            f"{', '.join([*others, *_CLASSES])}"
+            f"{path}: model_type is {reprlib.repr(kind)}; expected one of "
+            f"{', '.join([*bert_checkpoint.MODEL_TYPES, *others, *_CLASSES])}"
         )
     labels = config_file.read_labels(path, values)
     types = typing.get_type_hints(_CLASSES[kind])
@@ -206,7 +206,9 @@ def load(
             a float type, or holds a number that is not finite.
     """
     if isinstance(network, Bert):
-        return bert_checkpoint.load_pretrained(name_or_directory, template)
+        return bert_checkpoint.load_pretrained(
+            name_or_directory, template, network.variant
+        )
     file = gguf_file.find(name_or_directory)
     if file is not None and isinstance(network, Llama):
         return llama_gguf.load_pretrained(file, network, template)

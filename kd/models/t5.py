@@ -5,16 +5,14 @@ come and go through `kd.models.t5_checkpoint`. Flan-T5 and T0 are of version 1.1
 """
 
 import dataclasses
-import math
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from kd.models import causal, seq2seq
+from kd.models import causal, distances, seq2seq
 from kd.models.linear import linear
 from kd.models.seq2seq import Attention, KeysAndValues, Seq2SeqCache
 from kd.types import ComputeDtype, Model, Outputs
@@ -78,9 +76,9 @@ class T5:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = {field.name for field in dataclasses.fields(self) if field.type is int}
-        for name in sizes - {"start_token"}:
-            if getattr(self, name) < 1:
+        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
+        for name in sizes:
+            if name != "start_token" and getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         if not 0 <= self.start_token < self.vocab_size:
             raise ValueError(
@@ -292,9 +290,8 @@ class _Stack(nn.Module):
         places = jnp.arange(x.shape[1])[None]
         if cache is not None:
             places += cache.written.length[:, None]
-        distances = jnp.arange(sees.shape[-1]) - places[..., None]
-        buckets = bucket(
-            distances,
+        buckets = distances.bucket(
+            jnp.arange(sees.shape[-1]) - places[..., None],
             bidirectional=self.bidirectional,
             num_buckets=t5.num_buckets,
             max_distance=t5.max_distance,
@@ -391,50 +388,6 @@ class _Layer(nn.Module):
             y = nn.relu(dense("mlp_in", t5.width, t5.mlp_width)(y))
         y = dense("mlp_out", t5.mlp_width, t5.width)(dropout(y))
         return x + dropout(y), probs, cross_probs, (new, new_source)
-
-
-def bucket(
-    distance: Int[Array, "..."],
-    *,
-    bidirectional: bool,
-    num_buckets: int,
-    max_distance: int,
-) -> Int[Array, "..."]:
-    """The bucket of a distance, that of a key less that of its query.
-
-    With k buckets for a side, a distance below k / 2 has its own, and
-
-        k / 2 + ⌊(k / 2) log(2 distance / k) / log(2 max_distance / k)⌋
-
-    is that of a larger one, k - 1 at most.
-
-    Args:
-        distance: positive where the key stands behind the query.
-        bidirectional: such keys have the second half of the buckets; else all of them
-            have bucket 0, and are not seen.
-        num_buckets: of both sides together.
-        max_distance: from which on all are in the last one.
-
-    Source: raffel2020exploring, whose text has no formula; this is that of the code.
-    """
-    first = jnp.zeros((), jnp.int32)
-    if bidirectional:
-        num_buckets //= 2
-        first = jnp.where(distance > 0, num_buckets, 0)
-    else:
-        distance = jnp.minimum(distance, 0)
-    exact = num_buckets // 2
-    # By numpy, because a compiler may round a logarithm to the other side of an edge.
-    all_distances = np.arange(max_distance + 1)
-    far = np.log(np.maximum(all_distances, 1).astype(np.float32) / exact)
-    far = far / math.log(max_distance / exact) * (num_buckets - exact)
-    of_distance = np.where(
-        all_distances < exact,
-        all_distances,
-        np.minimum(exact + far.astype(np.int32), num_buckets - 1),
-    )
-    near = jnp.minimum(jnp.abs(distance), max_distance)
-    return first + jnp.asarray(of_distance, jnp.int32)[near]
 
 
 def _norm(t5: T5, dtype: DTypeLike, *, name: str) -> nn.RMSNorm:

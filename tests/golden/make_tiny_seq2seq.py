@@ -59,7 +59,11 @@ CONFIGS = {
     ),
 }
 SEEDS = {"t5": 56, "t5_v1_1": 10, "bart": 0}
-STDDEVS = {"t5": (0.8, 0.8, 0.25), "t5_v1_1": (0.4, 0.4, 0.25), "bart": (0.8, 0.4, 1.0)}
+STDDEVS = {
+    "t5": (0.8, 0.8, 0.25),
+    "t5_v1_1": (0.4, 0.4, 0.25),
+    "bart": (0.8, 0.4, 0.25),
+}
 """Of matrices, embeddings and vectors. These and the seeds give lively texts."""
 
 
@@ -74,7 +78,7 @@ def model(name: str) -> torch.nn.Module:
         made.lm_head.weight = torch.nn.Parameter(made.lm_head.weight.detach().clone())
     with torch.no_grad():
         for key, parameter in made.named_parameters():
-            centre = 1.0 if "norm" in key else 0.0
+            centre = 1.0 if "norm" in key and key.endswith("weight") else 0.0
             kind = 2 if parameter.ndim == 1 else int("shared" in key)
             parameter.normal_(centre, STDDEVS[name][kind])
         if name == "bart":

@@ -507,7 +507,7 @@ def test_damaged_weights_are_refused(fresh_params, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "roberta"}, "model_type is 'roberta'; only 'bert'"),
+        ({"model_type": "electra"}, "model_type is 'electra'; only 'bert'"),
         ({"hidden_act": "gelu_new"}, "hidden_act is 'gelu_new'; only 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "only 'absolute'"),
         ({"is_decoder": True}, "is_decoder is True; only False"),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kd.models import saved, t5
+from kd.models import distances, saved
 from kd.models.bart import Bart
 from kd.models.special_tokens import SpecialTokens
 from kd.models.t5 import T5
@@ -122,7 +122,7 @@ def test_buckets_are_those_of_transformers():
         theirs = T5Attention._relative_position_bucket(
             torch.tensor(distance), both, num_buckets, max_distance
         )
-        ours = t5.bucket(
+        ours = distances.bucket(
             jnp.asarray(distance),
             bidirectional=both,
             num_buckets=num_buckets,
