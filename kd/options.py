@@ -107,9 +107,9 @@ def join(options: argparse.Namespace, folder: pathlib.Path) -> None:
         options.coordinator, options.processes, options.process, options.patience
     )
     if ours is not None:
-        log = (
-            folder / "hosts" / f"{options.name}.{options.seed or 0}.{ours.process}.log"
-        )
+        given = [f for f in options.fields if f.startswith("seed=")]
+        seed = given[-1].partition("=")[2] if given else options.seed or 0
+        log = folder / "hosts" / f"{options.name}.{seed}.{ours.process}.log"
         hosts.join(ours, log, patience=options.patience)
 
 

@@ -180,11 +180,11 @@ def drill(kills: int, processes: int = 1, seed: int = 0) -> int:
             runs = base / "killed"
             while True:
                 started = start(runs, processes)
-                number = (signal.SIGKILL, signal.SIGTERM)[done % 2]
+                number, sent = (signal.SIGKILL, signal.SIGTERM)[done % 2], False
                 if not ended(
                     started, moments.uniform(0, whole) if done < kills else None
                 ):
-                    everyone = done % 4 == 2
+                    everyone, sent = done % 4 == 2, True
                     for process in started if everyone else [moments.choice(started)]:
                         process.send_signal(number)
                     done += 1
@@ -197,10 +197,9 @@ def drill(kills: int, processes: int = 1, seed: int = 0) -> int:
                             process.kill()
                 errors = [process.communicate()[1] for process in started]
                 statuses = {process.returncode for process in started}
-                # 1 is that of a process whose partner was killed.
-                stopped = {0, -number, 128 + number, 130} | (
-                    {1} if processes > 1 else set()
-                )
+                stopped = {0, -number, 128 + number, 130} if sent else {0}
+                if sent and number == signal.SIGKILL and processes > 1:
+                    stopped.add(1)  # of a process whose partner was killed
                 if not statuses <= stopped:
                     print(*errors)
                     wrong += 1

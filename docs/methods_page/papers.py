@@ -30,7 +30,7 @@ PAPERS = (
         "`SinKD`: a Sinkhorn distance between all student and all teacher outputs of "
         "a batch; `LabelWords` and `SinKDOfT0Script` are its forms "
         "for sequences.",
-        "Encoders run; encoder-decoder and decoder-only tasks are not built.",
+        "GPT-2 stands for GPT-Neo; label words are single tokens.",
     ),
     Paper(
         "cui2025multilevelot", "MultiLevelOT", ("loss",),
@@ -41,7 +41,7 @@ PAPERS = (
     Paper(
         "wen2023fdistill", "f-DISTILL", ("loss",),
         "`KL`, `ReverseKL`, `JS` and `TotalVariation` step by step.",
-        "Sampling from student and teacher is not built.",
+        "The teacher's texts are drawn in every step, not once before.",
     ),
     Paper(
         "tu2020engine", "ENGINE", ("loss",),

@@ -131,12 +131,20 @@ def make(
 
 
 def _parts(missing: Sequence[Cell], together: bool) -> list[list[Cell]]:
-    """What is made at a time: a cell, or those of a row that were not begun alone."""
+    """What is made at a time: a cell, or those of a row that can train together.
+
+    That is, that were not begun alone, and whose task allows it.
+    """
     if not together:
         return [[cell] for cell in missing]
     parts = []
     for row in by_row(missing).values():
-        alone = [c for c in row if run_directory.has_checkpoint(c.directory)]
+        alone = [
+            cell
+            for cell in row
+            if run_directory.has_checkpoint(cell.directory)
+            or not cell.experiment.data.trains_together
+        ]
         parts += [[cell] for cell in alone]
         parts.append([cell for cell in row if cell not in alone])
     return [part for part in parts if part]

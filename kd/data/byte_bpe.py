@@ -160,10 +160,14 @@ def end_token(tokenizer: tokenizers.Tokenizer, place: str | pathlib.Path) -> int
 def bytes_of_tokens(tokenizer: tokenizers.Tokenizer) -> Int[np.ndarray, "v"]:
     """How many bytes of text each token is, 0 for special ones."""
     sizes = np.zeros(num_ids(tokenizer), np.int32)
+    # In its alphabet a byte is a character; elsewhere a text is itself, but for spaces.
+    of_bytes = not isinstance(tokenizer.model, models.Unigram)
     added = tokenizer.get_added_tokens_decoder()
     for token, i in tokenizer.get_vocab().items():
-        # A byte is a character; an added token is text as it is.
-        sizes[i] = len(token) if i not in added else len(added[i].content.encode())
+        if i in added:
+            sizes[i] = len(added[i].content.encode())
+        else:
+            sizes[i] = len(token if of_bytes else token.replace("▁", " ").encode())
     for i, token in added.items():
         if token.special:
             sizes[i] = 0

@@ -156,6 +156,11 @@ class TextTask(Task[Sentences]):
         if not isinstance(network, Bert):
             kind = type(network).__name__
             raise ValueError(f"{name} is a {kind}, which does not read text")
+        if network.variant == "roberta":
+            raise ValueError(
+                f"{name} is a RoBERTa, whose padding is token 1; in the vocabularies "
+                "that texts are read with here that is another one"
+            )
         if self.widths[-1] > network.max_length:
             raise ValueError(
                 f"the last of data.widths, {self.widths[-1]}, exceeds "

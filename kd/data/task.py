@@ -188,6 +188,11 @@ class Task(Sampled, abc.ABC, Generic[R]):
         return self.target.labels
 
     @property
+    def trains_together(self) -> bool:
+        """Whether seeds may train in one program, each as it would alone."""
+        return True
+
+    @property
     def head(self) -> Head:
         """What transformers calls the outputs of a BERT."""
         return "SequenceClassification"

@@ -6,6 +6,7 @@ are in the modules that read their files.
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -43,9 +44,10 @@ class WritingTask(Task[Pairs]):
         target_widths: that texts are, their end included; as many. An example goes to
             the first place where both fit.
         too_long: what becomes of a source beyond the last of `widths`, or of a text
-            beyond the last of `target_widths`: "refuse", or "cut" at its end. How many
-            are is told. Texts are judged by whole references in any case.
-        dev_examples: that dev and test have at most, the first ones; 0 for all.
+            beyond the last of `target_widths`: "refuse", or "cut", a source in its
+            middle and a text at its end. How many are is told. Texts are judged by
+            whole references in any case.
+        dev_examples: that dev and test have at most, from all over them; 0 for all.
         num_beams: that texts are searched with when they are judged; 1 for the
             likeliest token each time.
     """
@@ -141,10 +143,13 @@ class WritingTask(Task[Pairs]):
         directory: Path,
         notices: list[str],
     ) -> EncodedPairs:
-        if name != "train" and self.dev_examples:
-            most = self.dev_examples
+        if name != "train" and 0 < self.dev_examples < len(records):
+            # From all over the split: files come in an order.
+            kept = np.linspace(0, len(records) - 1, self.dev_examples).astype(int)
             records = Pairs(
-                records.sources[:most], records.references[:most], records.labels[:most]
+                [records.sources[i] for i in kept],
+                [records.references[i] for i in kept],
+                records.labels[kept],
             )
         words = self.words(tokenizer)
         end = byte_bpe.end_token(tokenizer, directory)
@@ -154,7 +159,11 @@ class WritingTask(Task[Pairs]):
         bytes_of[end] = 0
 
         def fitting(
-            what: str, setting: str, ids: list[np.ndarray], most: int
+            what: str,
+            setting: str,
+            ids: list[np.ndarray],
+            most: int,
+            cut: Callable[[np.ndarray, int], np.ndarray],
         ) -> list[np.ndarray]:
             lengths = np.array([len(one) for one in ids])
             too_long = int((lengths > most).sum())
@@ -170,15 +179,22 @@ class WritingTask(Task[Pairs]):
                     "cuts them"
                 )
             notices.append(f"{many}: cut")
-            return [one[:most] for one in ids]
+            return [cut(one, most) for one in ids]
 
         return EncodedPairs(
-            fitting("sources", "widths", _sources(tokenizer, sources), self.widths[-1]),
+            fitting(
+                "sources",
+                "widths",
+                _sources(tokenizer, sources),
+                self.widths[-1],
+                _without_middle,
+            ),
             fitting(
                 "texts",
                 "target_widths",
                 _targets(tokenizer, texts, end if self.ends else None),
                 self.target_widths[-1],
+                lambda ids, most: ids[:most],
             ),
             records,
             self.widths,
@@ -189,6 +205,12 @@ class WritingTask(Task[Pairs]):
             self.num_beams,
             words,
         )
+
+    @property
+    def trains_together(self) -> bool:
+        # Beside a wider batch of another seed dropout would draw something else, and
+        # what is written would have more room.
+        return len(self.widths) == 1
 
     def words(self, tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
         """The token of each label word; none where texts are free."""
@@ -203,8 +225,11 @@ class WritingTask(Task[Pairs]):
         return self.tokenizer.vocabulary
 
     def special_tokens(self, directory: Path) -> SpecialTokens:
-        end = byte_bpe.end_token(load(directory), directory)
-        return SpecialTokens(end=(end,), padding=end)
+        tokenizer = load(directory)
+        end = byte_bpe.end_token(tokenizer, directory)
+        # Byte-level vocabularies have no token for it.
+        padding = tokenizer.token_to_id("<pad>")
+        return SpecialTokens(end=(end,), padding=end if padding is None else padding)
 
     def prompts(self, split: Split, directory: Path, num: int) -> Prompts | None:
         del directory
@@ -253,6 +278,13 @@ def _sources(
     plain = tokenizers.Tokenizer.from_str(tokenizer.to_str())
     plain.encode_special_tokens = True
     return [np.asarray(one.ids, np.int32) for one in plain.encode_batch_fast(texts)]
+
+
+def _without_middle(ids: Int[np.ndarray, "_"], most: int) -> Int[np.ndarray, "_"]:
+    """The beginning and the end of a source, where the question often stands."""
+    if len(ids) <= most:
+        return ids
+    return np.concatenate([ids[: most // 2], ids[len(ids) - (most - most // 2) :]])
 
 
 def _targets(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from kd.errors import UserError
 from kd.objective import Wrapper
 from kd.types import Batch, Metrics, Outputs, Params
 
@@ -73,6 +74,11 @@ class LabelWords(Wrapper):
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[Float[Array, "b"], Metrics]:
         if self.token_ids is None:
+            if "label_words" not in batch:
+                raise UserError(
+                    f"LabelWords of {self.loss.name} has no token_ids, and the task no "
+                    "label words; a WordsTask such as CB_WORDS has some"
+                )
             token_ids = batch["label_words"][0]
         else:
             token_ids = self.token_ids

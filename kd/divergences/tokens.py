@@ -130,6 +130,9 @@ class PerSequence(Wrapper):
         rows = {"mask": kept}
         if "labels" in batch:
             rows["labels"] = batch["labels"]
+        if "label_words" in batch:
+            words = batch["label_words"][:, None]
+            rows["label_words"] = jnp.repeat(words, kept.shape[1], axis=1)
 
         step = {"step": batch["step"]} if "step" in batch else {}
 
@@ -158,7 +161,10 @@ def _kept(batch: Batch) -> Bool[Array, "b n"]:
 
 def _rows(batch: Batch) -> Batch:
     """What a loss of rows reads, of all tokens."""
-    rows = {"mask": _kept(batch).reshape(-1)}
+    kept = _kept(batch)
+    rows = {"mask": kept.reshape(-1)}
+    if "label_words" in batch:
+        rows["label_words"] = jnp.repeat(batch["label_words"], kept.shape[1], axis=0)
     if "labels" in batch:
         rows["labels"] = batch["labels"].reshape(-1)
     if "step" in batch:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from kd import config, environment
+from kd import catalog, config, environment
 from kd.errors import UserError
 from kd.hosts import joining
 from kd.hosts.exchange import of_all, of_first
@@ -31,6 +31,7 @@ def check(experiment: Any, runs: pathlib.Path) -> None:
     """
     if joining.several():
         _check_alike(experiment)
+        _check_batches(experiment)
         _check_clocks()
         _check_folder(runs)
 
@@ -56,12 +57,26 @@ def _check_alike(experiment: Any) -> None:
             )
 
 
+def _check_batches(experiment: Any) -> None:
+    """Also of what it is made from, before that is trained."""
+    if experiment.batch_size < jax.device_count():
+        raise UserError(
+            f"batch_size={experiment.batch_size} has no example for some of "
+            f"{jax.device_count()} devices of {joining.group().processes} processes; "
+            f"expected {jax.device_count()} at least"
+        )
+    for network in experiment.made_from.values():
+        if network.recipe is not None:
+            _check_batches(network.recipe)
+
+
 def _source() -> str:
     """Of the code, whether it is committed or not."""
     digest = hashlib.sha256()
-    root = pathlib.Path(__file__).parents[1]
-    for path in sorted(root.rglob("*.py")):
-        digest.update(path.read_bytes())
+    for folder in (pathlib.Path(__file__).parents[1], catalog.folder()):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -196,6 +196,10 @@ def join(ours: Group | None, log: pathlib.Path, *, patience: int = PATIENCE) -> 
         first = str(error).partition("\n")[0]
         raise UserError(f"{ours.coordinator}: {first:.200}") from error
     _State.joined = True
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        # JAX has the first process alone write it: some would then compile and others
+        # not, and compilers that tune together wait for all.
+        jax.config.update("jax_enable_compilation_cache", False)
     from kd.hosts import exchange
 
     _State.names = tuple(exchange.of_all(socket.gethostname()))
@@ -324,6 +328,10 @@ def _watch() -> None:
             continue
         if told["process"] != group().process and not _State.ending.is_set():
             tell(f"error: {name_of(told['process'])}: {told['line']}")
+            if is_first():
+                time.sleep(
+                    6 * _LOOKS
+                )  # The store is here, and the others look as well.
             _exit(told["status"])
 
 

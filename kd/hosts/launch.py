@@ -79,7 +79,7 @@ def run(commands: list[list[str]]) -> int:
             thread.join()
         for number, handler in before.items():
             signal.signal(number, handler)
-    status = status or max(process.returncode for process in started)
+    status = status or next((p.returncode for p in started if p.returncode), 0)
     return 128 - status if status < 0 else status
 
 

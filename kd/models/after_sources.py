@@ -11,7 +11,7 @@ def after_sources(model: Model) -> Model:
     A batch holds `tokens` and `token_mask` [b, n], the sources, at least one token
     each, and `target_tokens` and `target_mask` [b, m]. Entry j of the logits,
     [b, m, v], is about target token j, given the source and the targets before it;
-    padding of either may be on either side and changes nothing. `Outputs.hidden`
+    padding changes nothing; that of targets is on the right. `Outputs.hidden`
     [b, m, d] is of the positions that predict. Attention is not exposed. It writes as
     before.
 

@@ -88,6 +88,11 @@ class Bert:
         for name in rates + ["head_dropout"] * (self.head_dropout is not None):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
+        if self.variant == "distilbert" and self.layer_norm_epsilon != 1e-12:
+            raise ValueError(
+                f"layer_norm_epsilon is {self.layer_norm_epsilon}; a distilbert has "
+                "1e-12, and no place for another in its files"
+            )
         for name in ("layer_norm_epsilon", "initializer_stddev"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be positive")

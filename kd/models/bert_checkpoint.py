@@ -196,6 +196,8 @@ def save_pretrained(
     sizes = {key: getattr(bert, name) for name, key in table.fields.items()}
     sizes[table.fields["max_length"]] += bert.position_offset
     rate = {} if bert.head_dropout is None else {table.head_dropout: bert.head_dropout}
+    if bert.variant == "distilbert" and not rate:
+        rate = {table.head_dropout: bert.dropout}  # Without it 0.2 is meant.
     config = {
         "architectures": [f"{table.classes}For{head}"],
         "pad_token_id": 0,

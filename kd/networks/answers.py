@@ -118,6 +118,11 @@ def consult(
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
     """
+    hosts.agree(
+        "the teachers' weights",
+        [teacher.fingerprint for teacher in teachers],
+        "all hosts must find the same files there",
+    )
     # Those of classes are made of those of examples.
     examples = dict.fromkeys(e._replace(of="example") for e in embeddings)
     vector_readers = {f"-layer{e.layer}-{e.read}": vector_of(e) for e in examples}
@@ -263,8 +268,10 @@ def _on_train(
         made = ask(data.train, about)
         for ending in missing:
             hosts.of_first(lambda ending=ending: _write(paths[ending], made[ending]))
+            # The first reads what it wrote; others may not see the file at once.
+            found[ending] = None if hosts.is_first() else made[ending]
     for ending, path in paths.items():
-        if ending in missing or found[ending] is None:
+        if found[ending] is None:
             found[ending] = np.load(path, mmap_mode="r", allow_pickle=False)
     return cast(dict[str, np.ndarray], found)
 

@@ -80,6 +80,12 @@ class SampledTargets(Procedure):
                 "teachers are asked about texts that are not yet written; set "
                 "answers=live"
             )
+        shares = self.from_student + self.from_teacher
+        if getattr(experiment.data, "unlabelled", 0) and shares < 1:
+            yield (
+                "where targets are hidden (data.unlabelled), from_student and "
+                f"from_teacher must add up to 1, got {shares}"
+            )
         if experiment.num_microbatches > 1:
             yield (
                 "SampledTargets writes for a batch as a whole; num_microbatches must "
@@ -111,6 +117,9 @@ class SampledTargets(Procedure):
                     chosen = (which >= before) & (which < before + share)
                     batch = _choose(chosen, drawn, batch)
                 before += share
+            if self.from_student + self.from_teacher == 1:
+                # Nobody's label is hidden any more.
+                batch = {k: v for k, v in batch.items() if k != "label_weight"}
             return batch
 
         return distillation(setting, consult, rewritten)

@@ -205,11 +205,10 @@ def fit(
         }
         asked = 0
         if answers is not None and experiment.asks_teachers:
+            # A view is of a whole batch, of which a process may have a part.
+            whole = dataclasses.replace(every_seed[i], here=None)
             per_example = questions(
-                experiment.view,
-                experiment.losses,
-                every_seed[i][0],
-                target.num_outputs,
+                experiment.view, experiment.losses, whole[0], target.num_outputs
             )
             seen = every_seed[i].num_seen(num_steps)
             asked = answers.num_queries(seen, per_example)

@@ -1,11 +1,13 @@
 """What the runs of an experiment are made from, whatever their seeds."""
 
 import dataclasses
+import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from kd import hosts
@@ -65,10 +67,24 @@ def gather(
         data,
         drawn,
         sample,
-        load.load_start(start, experiment.data, data) if start else None,
+        _begin_with(load.load_start(start, experiment.data, data)) if start else None,
         _ask(experiment, data, sample, teachers, workspace),
         time.perf_counter() - begun,
     )
+
+
+def _begin_with(start: Start) -> Start:
+    """The start, once all processes have found the same weights."""
+    if hosts.several():
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(start.params):
+            digest.update(np.asarray(leaf).tobytes())
+        hosts.agree(
+            "the weights of the start",
+            digest.hexdigest(),
+            "all hosts must find the same files there",
+        )
+    return start
 
 
 def _prepare(

@@ -141,6 +141,11 @@ class Checkpoints:
         while self.steps != steps and time.monotonic() < ends:
             time.sleep(1.0)
             self._checkpointer.reload()
+        hosts.agree(
+            f"the checkpoints in {self.directory}",
+            self.steps,
+            "all hosts must see the same folder; start again",
+        )
         return steps
 
     def _check_structure(
@@ -168,6 +173,7 @@ class Checkpoints:
 
         target = hosts.of_first(rename)
         self._checkpointer.reload()
+        self._steps_of_all()  # Sees that the others see it, too.
         return target
 
     def close(self) -> None:
