@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp hosts table sweep profile experiments bench docs notebooks test test-compiled test-fast fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp hosts table sweep profile experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -139,15 +139,16 @@ notebooks: $(INSTALLED)  ## write the notebooks from their sources, run them: bu
 
 # --- checks -----------------------------------------------------------------------------
 
-test: $(INSTALLED)  ## run every test; ARGS="-k sinkd" chooses
-	@$(PY) -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
-
-test-compiled: $(INSTALLED)  ## run the tests of numerics as users compile, in a quarter of an hour
-	@KD_TEST_COMPILED=1 $(PY) -m pytest --numprocesses=2 --dist=loadfile \
-		tests/transport tests/divergences tests/features tests/procedures $(ARGS)
-
-test-fast: $(INSTALLED)  ## run the tests that take a few seconds at most
+test: $(INSTALLED)  ## run the tests, in five minutes on two cores; ARGS="-k sinkd" chooses
 	@$(PY) -m pytest --numprocesses=2 --dist=loadfile -m 'not slow' $(ARGS)
+
+test-slow: $(INSTALLED)  ## run the rest: whole runs, kills, several processes, notebooks
+	@$(PY) -m pytest --numprocesses=2 --dist=loadfile -m slow $(ARGS)
+
+test-compiled: $(INSTALLED)  ## run the tests of numerics as users compile
+	@KD_TEST_COMPILED=1 $(PY) -m pytest --numprocesses=2 --dist=loadfile -m 'not slow' \
+		tests/transport tests/divergences tests/objective tests/features \
+		tests/procedures $(ARGS)
 
 fuzz: $(INSTALLED)  ## feed random settings and files to it: RUNS=10000 of each kind
 	@FUZZ_RUNS=$(if $(call given,RUNS),$(RUNS),1000) $(PY) -m pytest -q -n 0 tests/fuzz

@@ -127,6 +127,7 @@ def test_one_that_does_not_load_says_where(folder, content, message):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", [False, True])
 def test_somebody_elses_package_of_that_name(folder, tmp_path, imported):
     """It is neither taken for ours nor taken away, and ours are executed once."""

@@ -56,6 +56,7 @@ def test_the_toolchain_has_the_flags_of_the_compiler(monkeypatch):
     assert {"jax", "jaxlib"} < environment.toolchain().keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["cuda", "nonsense"])
 def test_a_platform_that_is_not_there(asked):
     if asked == "cuda" and jax.default_backend() != "cpu":
@@ -89,6 +90,7 @@ def values_and_gradients():
     return found
 
 
+@pytest.mark.slow
 def test_the_tuned_compiler_computes_the_same(tmp_path):
     code = (
         "import os, sys, numpy as np; from kd import environment;"

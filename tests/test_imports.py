@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).parents[1]
 HEAVY = {
     "matplotlib.pyplot", "ott", "tensorflow", "tensorflow_datasets", "torch",
@@ -22,6 +24,7 @@ def imported(program):
     return {*json.loads(done.stdout.splitlines()[-1])}
 
 
+@pytest.mark.slow
 def test_what_a_run_does_not_need_is_not_imported():
     modules = imported("import kd.__main__, kd.run, kd.report.page")
     assert modules >= {"jax", "kd.run.workflow"}

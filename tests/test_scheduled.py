@@ -30,6 +30,7 @@ def gradient(step):
     return jax.grad(total, has_aux=True)(STUDENT.logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step, temperature", [(0, 4.0), (5, 2.5), (99, 1.0)])
 def test_temperature_follows_the_step(step, temperature):
     found, metrics = gradient(jnp.int32(step))

@@ -92,6 +92,7 @@ def test_squared_wasserstein_on_a_line():
     assert np.abs(train - test).mean() < np.sqrt(squared)
 
 
+@pytest.mark.slow
 def test_expectations_over_averages():
     setting, random = problem(), np.random.default_rng(4)
     _, found = averages(setting, random, 20_000)

@@ -95,6 +95,7 @@ def test_bounds_of_an_mlp_are_products():
     np.testing.assert_allclose(lipschitz.mlp_bounds(MLP_, params), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shape"),
     [(MLP_, (64, 7)), (RESNET, (16, 6, 6, 2))],

@@ -31,6 +31,7 @@ def params_of(network, shape):
     return jax.jit(network.build(2).init)(jax.random.key(0), batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "shape", "names"),
     [

@@ -69,6 +69,7 @@ def test_random_cells_are_made_again_by_their_commands(here, name, count):
         assert scores(key) == before
 
 
+@pytest.mark.slow
 def test_all_that_a_command_says_arrives():
     assert arguments_of(
         "make table NAME=tiny TUNED=no ARGS=\"optimizer.warmup=0.1 'x=a b'\" "

@@ -44,6 +44,7 @@ def estimates(tables):
 EFFECTS = [(0.2, 0.6, 1.0), (0.4, 0.2, 1.0), (0.05, 1.0, 1.0), (0.1, 0.4, 2.0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [5, 10, 20])
 @pytest.mark.parametrize("effects", EFFECTS)
 def test_intervals_hold_the_truth_and_tests_err_as_often_as_said(num_seeds, effects):
@@ -61,6 +62,7 @@ def _ends(found):
     return found.interval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [5, 10, 20])
 @pytest.mark.parametrize("effects", EFFECTS)
 def test_the_smallest_difference_is_found_in_80_percent_of_tables(num_seeds, effects):
@@ -73,6 +75,7 @@ def test_the_smallest_difference_is_found_in_80_percent_of_tables(num_seeds, eff
     assert 0.77 <= np.mean([row[0] < 0.05 for row in corrected]) <= 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_seeds", [5, 20])
 def test_the_same_for_right_and_wrong_answers_of_a_classifier(num_seeds):
     # Answer e of network s is right where a probit of crossed effects is positive.
@@ -178,6 +181,7 @@ def test_pseudo_values_of_a_mean_are_the_means_of_its_groups():
     assert whole == pytest.approx(values.mean())
 
 
+@pytest.mark.slow
 def test_pseudo_values_give_the_error_of_a_score_that_is_no_mean():
     # F1 of a classifier on 600 examples, against its spread over new samples.
     random = np.random.default_rng(8)

@@ -284,6 +284,7 @@ def test_the_list_and_an_unknown_name(capsys):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", catalog.names(catalog.TABLES))
 @pytest.mark.parametrize("scale", ["mini", "small", "paper"])
 def test_tables_in_the_project_are_tables(name, scale):

@@ -63,6 +63,7 @@ def test_the_draw_is_the_same_every_time_and_of_every_setting(rows):
     assert drawn(rows, {RATE: rates}, trials=100).num == 40
 
 
+@pytest.mark.slow
 def test_large_grids_are_not_listed(rows):
     grid = {
         f"optimizer.{name}": tuple(0.001 * (i + 1) for i in range(100))

@@ -20,6 +20,7 @@ CONVENTIONS = [c for family in conventions_page.FAMILIES for c in family.convent
 every_convention = pytest.mark.parametrize("c", CONVENTIONS, ids=lambda c: c.code)
 
 
+@pytest.mark.slow
 def test_committed_page_is_the_generated_one():
     committed = (ROOT / "docs" / "conventions.md").read_text(encoding="utf-8")
     assert committed == page.page(), "write it anew: make docs"
@@ -65,6 +66,7 @@ def test_equals_what_the_page_says(c, x64):
         assert unlike != pytest.approx(ours, rel=1e-3), "the mask would be no matter"
 
 
+@pytest.mark.slow
 def test_notes_are_true(x64):
     pair = comparison.fixed_pair()
     same = pair._replace(teacher=pair.student)
@@ -254,6 +256,7 @@ def test_values_of_image_classifiers(x64):
         check(golden, f"{case}/", function, labels=golden["labels"])
 
 
+@pytest.mark.slow
 def test_values_of_sinkd(x64):
     golden = archive("sinkd_batchwise_glue")
     for case in ("b16c3/", "b8c10/"):

@@ -131,6 +131,7 @@ def test_every_slot_of_the_grammar_is_defined_and_used():
     assert {slot[1:] for slot in slots if slot[0] == "="} == set(sentiment.NEUTRAL)
 
 
+@pytest.mark.slow
 def test_counting_words_is_not_enough(train, dev):
     # The numbers in the module's docstring.
     def accuracy(longest: int) -> float:

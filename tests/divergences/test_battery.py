@@ -112,6 +112,7 @@ def test_names_differ():
     assert len(set(by_class.values())) == len(by_class)
 
 
+@pytest.mark.slow
 @every_loss
 def test_value_and_gradient_are_those_of_the_definition(case, x64):
     student, teacher = logits(0, dtype=np.float64)
@@ -300,6 +301,7 @@ def test_temperatures_out_of_range_are_refused(loss):
         dataclasses.replace(loss, temperature=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "setting", "message"),
     [

@@ -53,6 +53,7 @@ def test_masked_examples_take_no_part(x64):
     assert not ComparativeLabels()(student, labels, where=where & False).any()
 
 
+@pytest.mark.slow
 def test_what_is_no_class_or_no_group_is_told():
     losses = ComparativeLabels()(jnp.asarray(STUDENT), jnp.asarray(LABELS) - 1)
     assert np.isnan(losses[0]) and np.isfinite(losses[1])

@@ -235,6 +235,7 @@ def test_classes_ruled_out_by_one_side_are_as_good_as_absent(
     assert not gradient[..., size:].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, OPTIMIZED])
 @pytest.mark.parametrize("loss", [ULD(), multilevel(), multilevel(matching="greedy")])
 def test_where_predictions_agree_nothing_pulls(loss, options):
@@ -295,6 +296,7 @@ def test_last_predictions_may_be_left_out(x64):
     np.testing.assert_allclose(losses[1], slow_uld(*second), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_in_a_mix_they_read_a_mask_for_each_side(monkeypatch):
     student, teacher, kept, teacher_kept = answers()
     student, teacher = jnp.float32(student), jnp.float32(teacher)

@@ -162,6 +162,7 @@ def test_other_costs_and_solvers(x64):
     assert "converged" not in metrics  # it runs as long as it is told to
 
 
+@pytest.mark.slow
 def test_what_cannot_be_is_refused():
     student, teacher = jnp.float32(logits(5))
     with pytest.raises(ValueError, match="low-rank plans are for balanced problems"):

@@ -58,6 +58,7 @@ def test_softmax_of_huge_logits_is_exact(temperature, options):
     assert np.all(softmax(ruled_out)[:, 2:] == 0)
 
 
+@pytest.mark.slow
 @compiled
 @pytest.mark.parametrize("temperature", [3.0, 7.0, 0.7])
 @pytest.mark.parametrize("loss", [KL, JS, TotalVariation, DIST, SinKD])
@@ -121,6 +122,7 @@ def test_an_epsilon_that_is_lost_in_rounding_is_refused(loss, shape, epsilon):
         loss(epsilon=epsilon)(student, teacher)
 
 
+@pytest.mark.slow
 def test_of_float64_or_sequences_likewise(x64):
     student, teacher = np.random.default_rng(4).normal(size=(2, 8, 5))
     loss = SinKD(epsilon=1e-7)

@@ -124,6 +124,7 @@ def test_standardized_logits_may_have_any_scale_and_offset(logits):
     np.testing.assert_allclose(standardized(*logits), KL()(*scaled), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_correlations_are_means_over_rows_and_columns(logits):
     p, q = (np.asarray(jax.nn.softmax(z)) for z in logits)
 

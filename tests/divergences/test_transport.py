@@ -283,6 +283,7 @@ def test_gradient_modes_of_the_divergence_agree_at_convergence(x64):
         np.testing.assert_allclose(other[1], unrolled[1], rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_value_is_that_of_ott(x64):
     from ott.geometry.geometry import Geometry
     from ott.solvers import linear

@@ -43,6 +43,7 @@ def test_lab_note_names_its_command(name):
     assert catalog.headline(name).endswith(".") and len(catalog.headline(name)) <= 80
 
 
+@pytest.mark.slow
 def test_importing_computes_nothing_and_imports_no_heavy_package():
     program = """
 import sys

@@ -360,6 +360,7 @@ def test_masked_positions_are_as_good_as_absent(case, x64):
     assert losses[-1] == 0 and not gradient[~kept].any() and finite(gradient)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "message"),
     [

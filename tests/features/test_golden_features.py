@@ -131,6 +131,7 @@ def code_of_pkt(student, teacher, case, small):
     return loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "loss"),
     [

@@ -297,6 +297,7 @@ def test_critic_is_lipschitz_on_unit_vectors():
     assert 0.1 < slopes.max() <= 3.0 + 1e-5
 
 
+@pytest.mark.slow
 def test_what_embedding_compression_learns_from():
     loss = EmbeddingCompression(width=2)
     student, teacher, labels = normal(6, 4), normal(6, 5), jnp.arange(6) % 2
@@ -348,6 +349,7 @@ def test_tokens_are_not_flattened_twice():
         PerToken(RKDDistance())
 
 
+@pytest.mark.slow
 def test_more_rows_than_are_held_at_a_time(x64):
     student, teacher = (
         jnp.asarray(RANDOM.normal(size=(21, width))) for width in (4, 6)

@@ -79,6 +79,7 @@ def test_classes_of_norm_and_direction_may_differ_in_scale(options):
     np.testing.assert_allclose(gradient, slope, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @compiled
 def test_equal_features_are_centred_to_0(options):
     where = jnp.array([False, True, True, True])

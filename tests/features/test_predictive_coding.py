@@ -45,6 +45,7 @@ def defined(loss, params, first, second):
     return np.array(losses)
 
 
+@pytest.mark.slow
 @BOTH
 def test_value_and_gradient(loss):
     first, second = views()
@@ -85,6 +86,7 @@ def test_value_and_gradient(loss):
         assert abs(slope) > 1e-3
 
 
+@pytest.mark.slow
 @BOTH
 def test_masked_rows_are_as_if_dropped(loss):
     first, second = views(rows=6)
@@ -101,6 +103,7 @@ def test_masked_rows_are_as_if_dropped(loss):
     assert all(np.isfinite(g).all() and not g[4:].any() for g in gradient)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("kept", [0, 1])
 def test_too_few_rows_tell_nothing(loss, kept):

@@ -38,6 +38,7 @@ def batch_of(width, target_width, **how):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: type(n).__name__)
 def test_it_is_the_network_on_both_in_one_row(network):
     model = network.build()
@@ -59,6 +60,7 @@ def test_it_is_the_network_on_both_in_one_row(network):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: type(n).__name__)
 def test_padding_changes_neither_loss_nor_gradient(network):
     model = after_sources(network.build())
@@ -83,6 +85,7 @@ def test_padding_changes_neither_loss_nor_gradient(network):
         )
 
 
+@pytest.mark.slow
 def test_it_writes_as_the_network_does():
     model = NETWORKS[1].build()
     params = model.init(jax.random.key(0), {})

@@ -116,6 +116,7 @@ def test_rows_before_the_first_position_are_not_read():
         np.testing.assert_array_equal(moved, np.arange(9) == row - 2)
 
 
+@pytest.mark.slow
 def test_head_dropout_is_of_the_head_alone():
     still = {"dropout": 0.0, "attention_dropout": 0.0}
     network = dataclasses.replace(NETWORKS["bert"], **still)

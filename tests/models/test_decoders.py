@@ -158,6 +158,7 @@ def test_bfloat16_is_close(tiny):
     assert float(jnp.std(difference)) < 0.03 * float(jnp.std(tiny.outputs.logits[real]))
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_what_is_kept(tiny):
     fields = vars(tiny.network) | {"remat": True}
     other = type(tiny.network)(**fields).build()
@@ -207,6 +208,7 @@ def test_too_long_a_text_is_refused(tiny):
 # --- the cache ---
 
 
+@pytest.mark.slow
 def test_cached_logits_equal_uncached(tiny):
     """Whatever the prompt's padding, read token by token."""
     decoder = tiny.model.decoder
@@ -242,6 +244,7 @@ def test_a_cache_of_other_texts(tiny):
     )
 
 
+@pytest.mark.slow
 def test_no_room_to_write(tiny):
     with pytest.raises(UserError, match="9 tokens per example and is to write 24 more"):
         tiny.model.decoder.start(tiny.params, tiny.batch, 24)

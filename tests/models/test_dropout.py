@@ -27,6 +27,7 @@ def test_padding_changes_no_draw(key, shape, token_axes):
     np.testing.assert_array_equal(within, expected)
 
 
+@pytest.mark.slow
 def test_a_network_padded_further_gives_what_it_gave(key):
     bert = Bert(
         vocab_size=20, num_layers=2, width=8, num_heads=2, mlp_width=16, max_length=16,

@@ -42,6 +42,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "way"),
     [
@@ -89,6 +90,7 @@ def test_joined_texts_are_prompts_and_what_follows(llama):
         np.testing.assert_array_equal(joined["written"][row], where)
 
 
+@pytest.mark.slow
 def test_log_probs_of_tokens_are_those_of_the_logits(llama):
     found = generate.token_log_probs(llama.model, llama.params, llama.batch)
     logits = llama.model.apply(llama.params, llama.batch, None).logits
@@ -119,6 +121,7 @@ def test_a_row_does_not_depend_on_its_batch(either, how):
         np.testing.assert_array_equal(written.tokens[0], together.tokens[row])
 
 
+@pytest.mark.slow
 def test_one_key_gives_every_row_its_own(llama):
     how, key = Sample(), jax.random.key(9)
     rows = {name: jnp.repeat(x[1:2], 4, axis=0) for name, x in llama.batch.items()}
@@ -137,6 +140,7 @@ def test_one_key_gives_every_row_its_own(llama):
     )
 
 
+@pytest.mark.slow
 def test_more_room_begins_with_the_same_text(llama):
     for how in (Greedy(), Sample()):
         short, long = (llama.write(how, num_tokens=n) for n in (4, 12))
@@ -147,6 +151,7 @@ def test_more_room_begins_with_the_same_text(llama):
 # --- the distribution ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -238,6 +243,7 @@ def all_texts(llama, num_tokens):
     return ended + texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_penalty", [0.0, 0.7, 2.0])
 def test_many_beams_find_the_best_text(llama, length_penalty):
     best, _ = max(
@@ -251,6 +257,7 @@ def test_many_beams_find_the_best_text(llama, length_penalty):
     assert tuple(map(int, found)) == best
 
 
+@pytest.mark.slow
 def test_one_beam_is_greedy_when_nothing_ends(llama):
     one, greedy = (llama.write(how, end=()) for how in (Beams(num_beams=1), Greedy()))
     np.testing.assert_array_equal(one.tokens, greedy.tokens)
@@ -267,6 +274,7 @@ def test_more_beams_find_likelier_texts(llama):
 # --- elsewhere ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [Greedy(), Sample(), Beams(num_beams=2)], ids=str)
 def test_a_sharded_batch_writes_the_same(llama, how):
     if jax.device_count() < 4:
@@ -282,6 +290,7 @@ def test_a_sharded_batch_writes_the_same(llama, how):
     )
 
 
+@pytest.mark.slow
 def test_bfloat16_writes(llama):
     model = llama.network.build(compute_dtype="bfloat16")
     written = generate.generate(
@@ -306,6 +315,7 @@ def test_impossible_settings_are_refused(how, settings, message):
         how(**settings)
 
 
+@pytest.mark.slow
 def test_what_cannot_write_is_refused(llama):
     with pytest.raises(UserError, match="9 tokens per example and is to write 24 more"):
         llama.write(Greedy(), num_tokens=24)

@@ -41,6 +41,7 @@ def test_outputs_equal_transformers(tiny):
     tiny.check_states(tiny.outputs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_values_and_gradients_equal_transformers_in_float64(tiny, x64):
     network = tiny.network
     model = MODELS[type(network)](network, network.vocab_size, jnp.dtype("float64"))
@@ -54,6 +55,7 @@ def test_values_and_gradients_equal_transformers_in_float64(tiny, x64):
     check_gradients(tiny, gradient, **close)
 
 
+@pytest.mark.slow
 def test_gradients_equal_transformers(tiny):
     gradient = jax.jit(jax.grad(lambda params: loss(tiny.model, params, tiny.batch)))(
         tiny.params
@@ -84,6 +86,7 @@ def test_targets_are_shifted():
     np.testing.assert_array_equal(found[1, 2:], [2, 8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["source", "target"])
 def test_padding_on_either_side_changes_nothing(tiny, what):
     names = ("tokens", "token_mask", "target_tokens", "target_mask")
@@ -144,6 +147,7 @@ def test_all_of_the_source_matters_everywhere(tiny):
         assert np.all(np.abs(before - after).max(axis=-1) > 0)
 
 
+@pytest.mark.slow
 def test_rows_of_padding_alone_are_finite(tiny):
     batch = tiny.batch | {
         "token_mask": jnp.zeros((3, 9), bool),
@@ -180,6 +184,7 @@ def test_bfloat16_is_close(tiny):
     assert float(jnp.std(difference)) < 0.05 * spread
 
 
+@pytest.mark.slow
 def test_remat_changes_nothing_but_what_is_kept(tiny):
     fields = vars(tiny.network) | {"remat": True}
     other = type(tiny.network)(**fields).build()
@@ -198,6 +203,7 @@ def test_remat_changes_nothing_but_what_is_kept(tiny):
     assert "remat" in str(jax.make_jaxpr(of(other))(tiny.params))
 
 
+@pytest.mark.slow
 def test_dropout_is_on_with_a_key_only(tiny):
     network = tiny.network
     still = {name: 0.0 for name in vars(network) if name.endswith("dropout")}
@@ -215,6 +221,7 @@ def test_dropout_is_on_with_a_key_only(tiny):
     )
 
 
+@pytest.mark.slow
 def test_sharding_the_batch_changes_nothing(tiny):
     if jax.device_count() < 4:
         pytest.skip("one device")
@@ -256,6 +263,7 @@ def test_too_long_a_text_is_refused(what):
 # --- the cache ---
 
 
+@pytest.mark.slow
 def test_cached_logits_equal_uncached(tiny):
     """Whatever the source's padding, read token by token."""
     decoder = tiny.model.decoder
@@ -275,6 +283,7 @@ def test_cached_logits_equal_uncached(tiny):
             logits, cache = step(tiny.params, cache, tiny.batch["target_tokens"][:, i])
 
 
+@pytest.mark.slow
 def test_the_source_is_read_once(tiny):
     start = jax.jit(tiny.model.decoder.start, static_argnums=2)
     _, cache = start(tiny.params, tiny.source, 4)
@@ -337,6 +346,7 @@ def test_buckets_by_their_definition():
     assert one[0] == 31
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name", "millions"),
     [
@@ -360,6 +370,7 @@ def test_sizes_are_those_of_the_published_ones(kind, name, millions):
     assert found / 1e6 == pytest.approx(millions, abs=0.06)
 
 
+@pytest.mark.slow
 def test_fresh_weights_have_the_spread_of_transformers():
     network = T5(vocab_size=100, num_layers=1, num_decoder_layers=1, mlp_width=512)
     params = jax.jit(network.build().init)(jax.random.key(0), {})
@@ -378,6 +389,7 @@ def test_fresh_weights_have_the_spread_of_transformers():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "settings", "message"),
     [

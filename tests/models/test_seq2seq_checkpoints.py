@@ -95,6 +95,7 @@ def test_round_trip_is_exact(name, tmp_path):
     assert saved.model_type(network) == name.removesuffix("_v1_1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tied", "scaled"), [(True, False), (False, True)])
 def test_heads_that_are_not_published_come_back(tied, scaled, tmp_path):
     network = dataclasses.replace(PLAIN, tied=tied, scaled=scaled)

@@ -29,6 +29,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_transformers_writes(name, way):
@@ -52,6 +53,7 @@ def check(network, written):
     np.testing.assert_allclose(scored, written.log_probs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [
@@ -99,6 +101,7 @@ def logits_of(network, row, num_tokens):
     return logits.reshape(*(24,) * num_tokens, num_tokens, 24)
 
 
+@pytest.mark.slow
 def test_two_tokens_have_the_distribution_of_the_network():
     network, num_draws = tiny("bart"), 20_000
     rows = {
@@ -122,6 +125,7 @@ def test_two_tokens_have_the_distribution_of_the_network():
 # --- drawn beams ---
 
 
+@pytest.mark.slow
 def test_drawn_candidates_have_their_distribution():
     """Of one token: two beams hold two of four draws without replacement."""
     network, num_draws = tiny("t5"), 4000
@@ -147,6 +151,7 @@ def test_drawn_candidates_have_their_distribution():
     assert test.pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_drawn_beams_of_all_there_is_find_the_best():
     """Where every continuation is drawn, there is nothing left to chance."""
     network = tiny("t5")
@@ -160,6 +165,7 @@ def test_drawn_beams_of_all_there_is_find_the_best():
         np.testing.assert_array_equal(found.tokens, expected.tokens)
 
 
+@pytest.mark.slow
 def test_drawn_beams_differ_and_are_repeated():
     network = tiny("bart")
     rows = {name: jnp.repeat(x[1:2], 6, axis=0) for name, x in network.source.items()}
@@ -173,6 +179,7 @@ def test_drawn_beams_differ_and_are_repeated():
     check(network, network.write(how))
 
 
+@pytest.mark.slow
 def test_bfloat16_writes():
     network = tiny("t5")
     model = network.network.build(compute_dtype="bfloat16")

@@ -40,6 +40,7 @@ def params_of(network, batch):
     return jax.tree.map(lambda x: np.asarray(x) + 0.01, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [

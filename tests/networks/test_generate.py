@@ -67,6 +67,7 @@ def complaint(capsys, *arguments):
     return line
 
 
+@pytest.mark.slow
 def test_prompts_are_gone_on_with(capsys, model, tmp_path):
     out = written(capsys, model, "--prompt", "abc", "--num-tokens", 6)
     text = out.strip()
@@ -82,6 +83,7 @@ def test_prompts_are_gone_on_with(capsys, model, tmp_path):
     assert both[1] == text
 
 
+@pytest.mark.slow
 def test_an_encoder_decoder_answers(capsys, answering):
     """Letters that there are, and not the prompt; as by hand."""
     prompts = ["abc", "ponm lkj"]
@@ -107,6 +109,7 @@ def test_an_encoder_decoder_answers(capsys, answering):
     assert written(capsys, answering, "--prompt", "abc", *beams)
 
 
+@pytest.mark.slow
 def test_ways_differ(capsys, model):
     ask = (model, "--prompt", "abc", "--num-tokens", 12)
     ways = [
@@ -122,6 +125,7 @@ def test_ways_differ(capsys, model):
     assert written(capsys, *ask, "--top-p", 1e-9) == texts[0]
 
 
+@pytest.mark.slow
 def test_many_prompts_each_have_their_own_draws(model):
     how = {"temperature": 2.0}
     settings = {"how": how, "num_tokens": 8, "seed": 5}

@@ -98,6 +98,7 @@ def test_value_and_gradient_are_those_of_all_logits(loss, x64):
     assert not jnp.any(found[1].kernel[:, 97:]) and jnp.any(found[1].kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 1000, 50_257])
 @pytest.mark.parametrize("num_rows", [1, 4, 100])
 def test_any_number_of_classes_and_rows_at_once(num_classes, num_rows, x64):

@@ -94,6 +94,7 @@ OBJECTIVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 @pytest.mark.parametrize("num_microbatches", [1, 2])
 def test_a_step_is_that_with_all_logits(objective, num_microbatches, request):
@@ -103,6 +104,7 @@ def test_a_step_is_that_with_all_logits(objective, num_microbatches, request):
     assert_same(found, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_on_four_devices(request):
     expected = after(OBJECTIVE)
     request.getfixturevalue("few_rows")
@@ -134,6 +136,7 @@ def test_a_loss_that_needs_all_logits_gets_them(other, few_rows):
     assert largest(OBJECTIVE + 1.0 * other) >= ALL_LOGITS
 
 
+@pytest.mark.slow
 def test_terms_have_gradients_of_their_own_where_these_are_watched(request):
     expected = after(OBJECTIVE, term_gradients="watched")
     request.getfixturevalue("few_rows")
@@ -142,6 +145,7 @@ def test_terms_have_gradients_of_their_own_where_these_are_watched(request):
     assert_same(found, expected, rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_small_vocabulary_has_all_its_logits():
     assert largest(OBJECTIVE) >= ALL_LOGITS
     assert jnp.isfinite(after(OBJECTIVE)[1]["loss"])

@@ -60,6 +60,7 @@ def score(loss, params, first, second):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [InfoNCE(width=8), WPC], ids=["info_nce", "wpc"])
 def test_one_step_of_sgd_is_that_of_the_formula(loss):
     training, state, batch = begun(Contrastive(), 1.0 * loss)

@@ -171,6 +171,7 @@ PROCEDURES = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("procedure", PROCEDURES)
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_goes_down_the_gradient_of_the_code(name, procedure):

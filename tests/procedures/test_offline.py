@@ -131,6 +131,7 @@ def test_cached_logits_give_the_losses_of_the_live_teacher():
 HIDDEN = [0, 3, 4, 6, 9]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_microbatches", [1, 2, 3, 12])
 def test_terms_on_labels_are_means_over_the_labelled(num_microbatches):
     objective = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD()
@@ -177,6 +178,7 @@ def known_of(batch, hidden, unasked):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_microbatches", [1, 2, 3, 12])
 @pytest.mark.parametrize("hidden", [[], HIDDEN])
 def test_terms_on_a_teacher_are_means_over_what_it_was_asked(num_microbatches, hidden):
@@ -204,6 +206,7 @@ def test_terms_on_a_teacher_are_means_over_what_it_was_asked(num_microbatches, h
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [ComparativeKL(), SinKD(), KL()])
 def test_losses_of_a_teacher_see_what_it_was_asked_only(loss):
     procedure, state, _, batch = start(1.0 * loss)
@@ -441,6 +444,7 @@ def test_weights_may_be_schedules_of_the_step():
     np.testing.assert_allclose(found, [1.0, 0.5, 0.0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [continuation(8), annealing(8, num_levels=4), CrossEntropy() + ComparativeKL()],

@@ -80,6 +80,7 @@ class Started:
         return {name: params[name]["w"] for name in self.names}, metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_peers", [1, 2, 3])
 def test_every_network_goes_down_its_own_loss(num_peers):
     mixes = [DML, 0.3 * CrossEntropy() + 0.5 * ReverseKL(), 1.0 * KL(2.0), DML]
@@ -242,6 +243,7 @@ def test_cached_answers_of_a_frozen_teacher_are_those_of_the_live_one():
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @every_lesson
 def test_one_and_four_devices_give_the_same(taught_by):
     found = []

@@ -80,6 +80,7 @@ def written(model, params, batch, end=()):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_a_step_is_that_on_what_was_written(batch, who):
     model, seed = (STUDENT, 0) if who == "student" else (TEACHER, 1)

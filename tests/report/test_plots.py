@@ -163,6 +163,7 @@ def test_settings_of_the_user_do_not_show():
         assert plots.curve(STEPS, 1.0 / STEPS, label="loss", name="loss") == plain
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_not_there_is_not_asked_for(tmp_path):
     """As in a process that a notebook started, for which its backend is named."""
     program = (

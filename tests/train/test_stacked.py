@@ -38,6 +38,7 @@ def random_batch(num_seeds, num_rows=8):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "network",
     [

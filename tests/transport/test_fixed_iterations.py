@@ -31,6 +31,7 @@ def linear_problem(x, y, a, b, *, epsilon=0.1, transpose=False):
     return LinearProblem(Geometry(cost, epsilon=epsilon), a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("largest_cost", [20.0, float("inf")])
 @pytest.mark.parametrize("masses", ["equal", "weighted"])
 @pytest.mark.parametrize("num_iters", [1, 20])
@@ -85,6 +86,7 @@ def test_masked_problem(x64):
     assert np.all(np.isfinite(gradient)) and not gradient[a == 0].any()
 
 
+@pytest.mark.slow
 def test_envelope_gradient_of_the_regularised_cost(x64):
     x, y, a, b = map(jnp.asarray, problem("weighted"))
 

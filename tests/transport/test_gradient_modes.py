@@ -132,6 +132,7 @@ def test_implicit_gradient_of_masses_up_to_a_constant(x64):
     np.testing.assert_allclose(unrolled[1], implicit[1] - offset, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_implicit_is_stable_in_float32():
     # Within the rounding of float32 of what float64 finds, on a problem whose linear
     # system has a condition number of some thousands.

@@ -226,6 +226,7 @@ def test_nothing_left_gives_zero(bound):
         assert not found.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_iters", [1, 7])
 def test_sums_and_errors_are_those_of_the_matrix(bound, num_iters, x64):
     x, y, a, b = map(jnp.asarray, CASES["rounded"])
@@ -272,6 +273,7 @@ def test_points_are_sorted(dtype, x64):
     np.testing.assert_array_equal(line._sorted(jnp.asarray(points)), np.sort(points))
 
 
+@pytest.mark.slow
 def test_half_precision_is_lifted():
     x, y, a, b = (jnp.asarray(array, jnp.float32) for array in CASES["33"])
     x, y = x.astype(jnp.bfloat16), y.astype(jnp.float16)
@@ -358,6 +360,7 @@ def test_a_batch_of_65536():
     np.testing.assert_allclose(gradient.sum(), difference, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

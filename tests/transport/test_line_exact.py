@@ -32,6 +32,7 @@ def test_total_is_the_wasserstein_distance(n, m, decimals, x64):
     assert np.all(costs >= 0) and not costs[a == 0].any()
 
 
+@pytest.mark.slow
 def test_is_the_limit_of_the_entropic_cost(x64):
     x, y, a, b = map(jnp.asarray, problem(12, 9))
     exact = exact_row_costs(x, y, a, b)

@@ -50,6 +50,7 @@ def test_sums_in_other_units(points):
         )
 
 
+@pytest.mark.slow
 def test_largest(points):
     distances, weights, distance = problem(line_scans, points)
     absent = weights < 0

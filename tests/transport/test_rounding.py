@@ -43,6 +43,7 @@ def test_cost_of_a_rounded_plan_bounds_the_exact_one(x64):
     )
 
 
+@pytest.mark.slow
 def test_feasible_plans_stay_and_have_finite_gradients():
     a = jnp.asarray([0.5, 0.0, 0.5])
     plan = a[:, None] * a

@@ -148,6 +148,7 @@ def plan_and_gradient(x, y, a, b, weights, epsilon, largest_cost):
     return plan, gradient
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), epsilon=st.sampled_from([0.05, 0.3]))
 def test_domains_agree_in_float32(seed, epsilon):

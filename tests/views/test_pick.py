@@ -46,6 +46,7 @@ def pool_of(view, key, batch, num_views):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["student", "teacher"])
 @pytest.mark.parametrize("answers", ["live", "interpolated"])
 @pytest.mark.parametrize("num_views", [1, 2, 5])

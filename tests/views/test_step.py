@@ -97,6 +97,7 @@ def following(batch):
 MIXED = 0.4 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD() + 0.3 * SinKD()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [Mixup(0.0), CutMix(0.0)])
 @pytest.mark.parametrize("num_microbatches", [1, 3])
 def test_lambda_of_one_equals_no_view(view, num_microbatches):
@@ -112,6 +113,7 @@ def test_lambda_of_one_equals_no_view(view, num_microbatches):
         np.testing.assert_array_equal(metrics[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_microbatches", [1, 2, 12])
 def test_losses_of_labels_are_weighted_by_the_shares(num_microbatches):
     objective = 0.4 * CrossEntropy() + 0.9 * KL(2.0) + 0.2 * DKD()
@@ -240,6 +242,7 @@ def test_beside_with_labels_counts_them_by_their_shares():
     )
 
 
+@pytest.mark.slow
 def test_beside_without_weight_equals_no_view():
     plain, state, teacher_params, batch = start(MIXED, model=linear(0.5))
     expected, expected_metrics = plain(state, teacher_params, batch)
@@ -251,6 +254,7 @@ def test_beside_without_weight_equals_no_view():
     assert "view/sinkd/marginal_error" in metrics
 
 
+@pytest.mark.slow
 def test_gradients_of_both_are_watched_and_balanced():
     objective = 0.1 * CrossEntropy() + 0.9 * KL(4.0)
     view = Beside(CutMix(), weight=2.0)
@@ -328,6 +332,7 @@ def test_views_differ_by_step_and_not_by_run():
     assert losses() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_microbatches", [1, 3])
 def test_one_and_four_devices_see_the_same(num_microbatches):
     view = Composed((Flip(), Crop(1), Beside(Pick(CutMix(), num_views=2))))
@@ -349,6 +354,7 @@ def test_one_and_four_devices_see_the_same(num_microbatches):
     np.testing.assert_allclose(our_weights, their_weights, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_views_of_sharded_batches_are_the_same_examples(key):
     """Every view alone: rows go where they go, whatever device has them."""
     batch = make_batch() | {"teacher_logits": jax.random.normal(key, (12, 3))}
@@ -367,6 +373,7 @@ def test_views_of_sharded_batches_are_the_same_examples(key):
             np.testing.assert_allclose(theirs[name], rows, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [False, True])
 def test_value_loss_of_r2kd_through_the_step(beside):
     """Reference values: the batch twice where the view is the batch itself."""

@@ -165,6 +165,7 @@ def test_views_that_cannot_be_composed(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_composed_views_are_applied_in_order(key):
     batch = {
         "inputs": jax.random.normal(key, (6, 8, 8, 1)),
@@ -212,6 +213,7 @@ def test_settings_of_views_are_set_from_the_command_line():
     assert config.override(experiment, "view=none").view is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", [*IMAGES, TokenMix(), Pick(), Beside(Flip())])
 def test_every_view_is_a_view(view):
     assert isinstance(view, View)

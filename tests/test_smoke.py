@@ -1,0 +1,16 @@
+"""The main job once, from experiment to page: what `make test` has of whole runs.
+
+`make test-slow` has the others.
+"""
+
+from kd import run
+
+
+def test_a_student_is_distilled(tiny, place):
+    summary = run.run(tiny, "tiny", place.workspace)
+    directory = place.workspace.runs / "tiny" / "0"
+    assert 0.5 < summary["student"]["accuracy"] <= 1
+    assert summary["teacher_queries"] == summary["data"]["num_train"]
+    for name in ("summary.json", "metrics.jsonl", "model/model.safetensors"):
+        assert (directory / name).stat().st_size
+    assert "</svg>" in (directory / "report.html").read_text()
