@@ -149,6 +149,8 @@ def _within(path: str, name: str) -> bool:
 def _matrices(params):
     def is_matrix(path, leaf):
         # A bias of the head is a matrix of one row, as files have it.
-        return leaf.ndim > 1 and getattr(path[-1], "key", "") != "head_bias"
+        return leaf.ndim > 1 and not jax.tree_util.keystr(path).endswith(
+            "['head_bias']"
+        )
 
     return jax.tree.map_with_path(is_matrix, params)

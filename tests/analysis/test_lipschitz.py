@@ -140,6 +140,7 @@ def test_the_last_bounds_of_a_resnet_are_tight():
         np.testing.assert_allclose(found, bounds[layer + 1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_slope_is_the_largest_over_directions():
     params, inputs = made(MLP_, (2, 7))
 

@@ -54,6 +54,7 @@ def test_of_the_examples_as_they_are(size):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beside", [False, True])
 def test_of_a_view_and_of_both(beside, key):
     batches = make_batches()

@@ -50,6 +50,7 @@ def test_is_a_distance():
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_entropic_solvers_tend_to_it_from_above():
     x, y = samples(32, 4)
     cost = jnp.linalg.norm(x[:, None] - y[None], axis=-1)

@@ -295,6 +295,7 @@ def test_shapes_that_differ_are_refused(case, monkeypatch):
 WITH_TEMPERATURE = [case.loss for case in LOSSES if hasattr(case.loss, "temperature")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", WITH_TEMPERATURE, ids=named)
 def test_temperatures_out_of_range_are_refused(loss):
     with pytest.raises(ValueError, match="temperature must be positive"):

@@ -12,6 +12,7 @@ LABELS = np.array([0, 2, 1, 1, 0, 2, 2])
 STUDENT = np.random.default_rng(0).normal(0, 2, (7, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("positives", "negatives"), [(2, 1), (1, 1), (3, 2)])
 def test_labels_are_compared_as_one_hot_logits(positives, negatives, x64):
     loss = ComparativeLabels(2.0, positives=positives, negatives=negatives)
@@ -42,6 +43,7 @@ def test_the_least_loss_is_that_of_the_labels_themselves(x64):
     assert loss(2 * student, labels).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_masked_examples_take_no_part(x64):
     where = jnp.asarray([True, False, True, True, False, True, True])
     labels = jnp.where(where, LABELS, -1)

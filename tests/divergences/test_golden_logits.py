@@ -291,6 +291,7 @@ def test_means_over_the_batch(name, case, loss, factor):
     check(lambda student: factor * loss(student, teacher).mean(), golden, case)
 
 
+@pytest.mark.slow
 def test_rank_loss_of_r2kd_is_the_limit_of_soft_ranks():
     golden = archive("r2kd")
     student, teacher = (
@@ -308,6 +309,7 @@ def test_rank_loss_of_r2kd_is_the_limit_of_soft_ranks():
     assert np.all(np.any(mean(1.0)[1] != 0, axis=1))
 
 
+@pytest.mark.slow
 def test_regression_of_sinkd_is_mse_of_logits(x64):
     golden = archive("sinkd_glue_total")
     student, teacher = (

@@ -123,6 +123,7 @@ def test_what_is_far_away_is_left_alone():
     assert losses[0] < 0.2 and metrics["transported_mass"] < 0.95
 
 
+@pytest.mark.slow
 def test_low_rank_is_close_to_full_rank():
     # Two groups of predictions: the best plan is nearly of rank 2.
     centres = np.array([[3.0, 0, 0], [0, 3.0, 0]])[np.arange(24) % 2]

@@ -180,6 +180,7 @@ def test_gradient_modes_share_the_value(x64):
         assert least < np.linalg.norm(found[mode][1] - unrolled) / size < most
 
 
+@pytest.mark.slow
 def test_envelope_holds_the_plan_constant(x64):
     student, teacher = jnp.asarray(logits(6))
     plan, _ = SinKD().plan(student, teacher)
@@ -205,6 +206,7 @@ def metrics_of(loss, student, teacher, where):
     return jax.jit(loss.rows_with_metrics)(student, teacher, where)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss, rows, classes",
     [
@@ -245,6 +247,7 @@ def test_metrics_tell_how_many_iterations_it_took(x64):
         assert found["iterations"] == needed
 
 
+@pytest.mark.slow
 def test_a_mix_reports_them():
     student, teacher = (Outputs(jnp.float32(z)) for z in logits(8))
     batch = {"mask": jnp.ones(8, bool)}
@@ -268,6 +271,7 @@ def test_mean_is_positive_unless_equal(seed, scale):
     np.testing.assert_allclose(gradient, 0, atol=5e-5)  # small differences of large
 
 
+@pytest.mark.slow
 def test_gradient_modes_of_the_divergence_agree_at_convergence(x64):
     student, teacher = logits(9)
     unrolled, envelope, implicit = (

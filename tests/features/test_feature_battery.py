@@ -336,6 +336,7 @@ def test_shapes_that_differ_are_refused(case, monkeypatch):
 POSITIONAL = [case for case in LOSSES if isinstance(case.loss, PositionLoss)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", POSITIONAL, ids=named)
 def test_masked_positions_are_as_good_as_absent(case, x64):
     student, teacher = features(case, 13, dtype=np.float64)

@@ -169,6 +169,7 @@ def test_widths_that_differ_need_a_projection():
         EmbeddingCompression()(normal(3, 4), normal(3, 4))
 
 
+@pytest.mark.slow
 def test_losses_read_their_layers_by_their_rule():
     student, teacher = transformer(), transformer(num_layers=3, width=6)
     loss = CKA(student_layer=0, teacher_layer=2, read="first")
@@ -215,6 +216,7 @@ def test_over_layers_is_the_sum_over_pairs_with_parameters_of_their_own():
         past.init(jax.random.key(0), student, teacher)
 
 
+@pytest.mark.slow
 def test_over_layers_shows_the_metrics_of_every_pair():
     student, teacher = transformer(), transformer(width=6)
     loss = OverLayers(

@@ -53,6 +53,7 @@ def test_lengths_and_directions_at_any_scale(size, options):
     )
 
 
+@pytest.mark.slow
 @compiled
 def test_classes_of_norm_and_direction_may_differ_in_scale(options):
     """And student from teacher, of whom the longer sets it."""

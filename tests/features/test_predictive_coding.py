@@ -145,6 +145,7 @@ def test_info_nce_is_bounded_by_log_n_and_wpc_is_not(rows, scale):
         np.testing.assert_allclose(dependence["wpc"], 10 * less, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_wpc_is_below_the_transport_cost_of_what_its_critic_may_move():
     """Jensen and Kantorovich: -loss <= slope W_1(joint, product) for Lipschitz f."""
     rows, width = 12, 3

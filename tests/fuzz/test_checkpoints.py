@@ -137,6 +137,7 @@ def template_of(config):
     return TEMPLATES[config]
 
 
+@pytest.mark.slow
 @hypothesis.given(st.data())
 @hypothesis.settings(FUZZ)
 def test_any_checkpoint(samples, data):

@@ -75,6 +75,7 @@ def check(network, written):
     )
 
 
+@pytest.mark.slow
 def test_joined_texts_are_prompts_and_what_follows(llama):
     written = llama.write(Greedy())
     joined = generate.join(llama.batch, written)
@@ -102,6 +103,7 @@ def test_log_probs_of_tokens_are_those_of_the_logits(llama):
         assert float(found[row, column]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [Greedy(), Sample(temperature=1.5, top_k=9, top_p=0.9), Beams(num_beams=3)],
@@ -206,6 +208,7 @@ def drawn_from(logits, how):
     return out
 
 
+@pytest.mark.slow
 def test_log_probs_are_of_the_network_not_of_what_was_drawn_from(llama):
     check(llama, llama.write(Sample(temperature=0.5, top_k=3)))
 

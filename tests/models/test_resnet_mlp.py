@@ -72,6 +72,7 @@ def test_an_mlp_flattens_images():
     assert model.apply(params, images, None).logits.shape == (2, 2)
 
 
+@pytest.mark.slow
 @NETWORKS
 def test_an_example_does_not_depend_on_its_batch(network, params_of):
     batch = batch_of(network)

@@ -120,6 +120,7 @@ def test_an_untied_head_is_seen_in_what_older_and_newer_versions_write(tmp_path)
     assert load(tmp_path)[0] == PLAIN
 
 
+@pytest.mark.slow
 @every_network
 def test_tables_under_their_other_names(name, tmp_path):
     tensors = rewrite(tmp_path, name)

@@ -79,6 +79,7 @@ def test_a_row_does_not_depend_on_its_batch(name, how):
         np.testing.assert_array_equal(written.tokens[0], together.tokens[row])
 
 
+@pytest.mark.slow
 def test_targets_of_a_batch_are_not_read():
     network = tiny("t5")
     np.testing.assert_array_equal(

@@ -125,10 +125,12 @@ def largest(objective, **changes):
 ALL_LOGITS = SEQUENCES * LENGTH * TOKENS
 
 
+@pytest.mark.slow
 def test_no_array_of_all_logits_is_in_the_step(few_rows):
     assert largest(OBJECTIVE) < ALL_LOGITS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", [PerToken(SinKD()), PerToken(ATKD()), PerSequence(JS())], ids=str
 )

@@ -87,6 +87,7 @@ def test_one_step_of_sgd_is_that_of_the_formula(loss):
     assert moved > 1e-4
 
 
+@pytest.mark.slow
 def test_the_penalty_is_of_slopes_in_both_views():
     """One second view for all examples, so that nothing lies between two of them."""
     procedure = Contrastive(lipschitz="penalty", penalty=3.0)
@@ -134,6 +135,7 @@ def trained(lipschitz, steps=150):
     return state.params, slopes, metrics
 
 
+@pytest.mark.slow
 def test_the_penalty_holds_the_critic_back():
     _, free, _ = trained("none")
     _, held, metrics = trained("penalty")
@@ -144,6 +146,7 @@ def test_the_penalty_holds_the_critic_back():
     assert metrics["loss/wpc"] < -1
 
 
+@pytest.mark.slow
 def test_exact_holds_for_any_pair_of_views():
     params, slopes, metrics = trained("exact")
     for leaf in jax.tree.leaves(params):

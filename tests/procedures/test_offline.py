@@ -55,6 +55,7 @@ POINTWISE = 0.1 * CrossEntropy() + 0.9 * KL(2.0) + 0.3 * JS() + 0.2 * TotalVaria
 MIXED = POINTWISE + 0.5 * ReverseKL() + 0.8 * SinKD()
 
 
+@pytest.mark.slow
 def test_one_step_of_sgd_is_that_of_the_formula():
     procedure, state, teacher_params, batch = start(MIXED)
     before = jax.device_get(state.params["student"]["w"])
@@ -238,6 +239,7 @@ def test_a_batch_that_no_teacher_was_asked_about_teaches_by_labels(loss):
     )
 
 
+@pytest.mark.slow
 def test_a_loss_of_labels_that_couples_the_batch_sees_the_labelled_only():
     procedure, state, teacher_params, batch = start(1.0 * ATKD())
     before = jax.device_get(state.params["student"]["w"])

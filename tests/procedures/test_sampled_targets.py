@@ -105,6 +105,7 @@ def test_a_step_is_that_on_what_was_written(batch, who):
     )
 
 
+@pytest.mark.slow
 def test_what_is_drawn_changes_from_step_to_step(batch):
     setting = Setting(
         {"student": STUDENT}, (TEACHER,), OBJECTIVE, optax.sgd(0.0), end=(2,)

@@ -99,6 +99,7 @@ def test_envelope_gradient_of_the_regularised_cost(x64):
     )
 
 
+@pytest.mark.slow
 def test_gradient_of_epsilon(x64):
     x, y, a, b = map(jnp.asarray, problem("weighted"))
 

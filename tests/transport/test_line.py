@@ -338,6 +338,7 @@ def compile_for(size):
     ).compile()
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_points_not_with_their_square():
     size = 4096
     memory = compile_for(size).memory_analysis()

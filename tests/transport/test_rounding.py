@@ -29,6 +29,7 @@ def test_rounded_plan_is_feasible_and_near(masses, x64):
     assert np.abs(rounded - plan).sum() <= 2 * error
 
 
+@pytest.mark.slow
 def test_cost_of_a_rounded_plan_bounds_the_exact_one(x64):
     from scipy.optimize import linear_sum_assignment
 

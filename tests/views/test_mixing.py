@@ -183,6 +183,7 @@ def test_spans_lie_anywhere():
     assert theirs == {201, 202, 203, 204, 205}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("view", "batch"),
     [

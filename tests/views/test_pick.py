@@ -66,6 +66,7 @@ def test_the_most_uncertain_of_the_pool_are_kept(by, answers, num_views, key):
     assert {"labels", "mixed_labels", "label_weight"} <= pool.keys()
 
 
+@pytest.mark.slow
 def test_entropy_of_the_clean_examples(key):
     batch = make_batch()
     view = Pick(Mixup(), num_views=2, by="teacher", entropy_of="clean")
@@ -77,6 +78,7 @@ def test_entropy_of_the_clean_examples(key):
     np.testing.assert_array_equal(kept["labels"][:7], expected)
 
 
+@pytest.mark.slow
 def test_masked_rows_are_as_if_they_were_not_there(key):
     batch = make_batch()
     whole = Pick(Crop(1))(key, batch, ask)

@@ -299,6 +299,7 @@ def test_the_teacher_is_asked_about_the_view_or_interpolated(answers):
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["student", "teacher"])
 def test_pick_asks_the_networks_of_the_step(by):
     view = Pick(Mixup(), num_views=3, by=by)
@@ -316,6 +317,7 @@ def test_pick_asks_the_networks_of_the_step(by):
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_views_differ_by_step_and_not_by_run():
     def losses():
         step, state, teacher_params, batch = start(

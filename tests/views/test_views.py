@@ -183,6 +183,7 @@ def test_composed_views_are_applied_in_order(key):
     assert not np.array_equal(other["inputs"], found["inputs"])
 
 
+@pytest.mark.slow
 def test_beside_keeps_the_batch_and_its_answers(key):
     batch = {
         "inputs": jnp.ones((6, 8, 8, 1)),
