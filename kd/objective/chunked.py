@@ -87,7 +87,7 @@ def weighted_sum(
     return _total(tuple(losses), num_rows, student, jax.lax.stop_gradient(constants))
 
 
-def rows_at_once(num_classes: int, megabytes: float = 64.0) -> int:
+def rows_at_once(num_classes: int, megabytes: float = 16.0) -> int:
     """How many rows of float32 logits take so much memory: a power of 2, at least 1."""
     rows = megabytes * 2**20 / (4 * num_classes)
     return 1 << max(int(rows).bit_length() - 1, 0)
