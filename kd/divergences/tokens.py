@@ -126,7 +126,7 @@ class PerSequence(Wrapper):
     def per_example_with_metrics(
         self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
     ) -> tuple[Float[Array, "b"], Metrics]:
-        kept = batch["prediction_mask"] & batch["mask"][:, None]
+        kept = _kept(batch)
         rows = {"mask": kept}
         if "labels" in batch:
             rows["labels"] = batch["labels"]

@@ -59,15 +59,19 @@ def _check_alike(experiment: Any) -> None:
 
 def _check_batches(experiment: Any) -> None:
     """Also of what it is made from, before that is trained."""
-    if experiment.batch_size < jax.device_count():
-        raise UserError(
-            f"batch_size={experiment.batch_size} has no example for some of "
-            f"{jax.device_count()} devices of {joining.group().processes} processes; "
-            f"expected {jax.device_count()} at least"
-        )
+    check_batch(experiment.batch_size, jax.device_count())
     for network in experiment.made_from.values():
         if network.recipe is not None:
             _check_batches(network.recipe)
+
+
+def check_batch(batch_size: int, num_devices: int) -> None:
+    """Checks that every device of several processes has an example of a batch."""
+    if joining.several() and batch_size < num_devices:
+        raise UserError(
+            f"batch_size={batch_size} has no example for some of {num_devices} devices "
+            f"of {joining.group().processes} processes; expected {num_devices} at least"
+        )
 
 
 def _source() -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kd.models import causal, seq2seq
 from kd.models.linear import linear
 from kd.models.seq2seq import Attention, KeysAndValues, Seq2SeqCache
+from kd.models.sizes import check_positive, check_rates, check_sizes, check_start_token
 from kd.types import ComputeDtype, Model, Outputs
 
 OFFSET = 2
@@ -73,21 +74,10 @@ class Bart:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
-        for name in sizes:
-            if name != "start_token" and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if not 0 <= self.start_token < self.vocab_size:
-            raise ValueError(
-                f"start_token is {self.start_token}, must be in [0, {self.vocab_size})"
-            )
-        for name in ("dropout", "attention_dropout", "mlp_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
-        if not self.initializer_stddev > 0:
-            raise ValueError(
-                f"initializer_stddev is {self.initializer_stddev}, must be positive"
-            )
+        check_sizes(self, but="start_token")
+        check_start_token(self)
+        check_rates(self, "dropout", "attention_dropout", "mlp_dropout")
+        check_positive(self, "initializer_stddev")
         if self.width % self.num_heads:
             raise ValueError(
                 f"width {self.width} is not divisible by num_heads {self.num_heads}"

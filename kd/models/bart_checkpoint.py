@@ -3,7 +3,6 @@
 import os
 import reprlib
 import typing
-from typing import Any
 
 from kd.errors import UserError
 from kd.models import checkpoint, config_file, hub
@@ -110,12 +109,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Bart:
     values = {k: v for k, v in hub.read_object(path).items() if v is not None}
     config_file.check_supported(path, values, {"model_type": "bart", **_SUPPORTED})
     values = _DEFAULTS | values
-    fields: dict[str, Any] = {
-        name: config_file.checked_field(
-            path, key, config_file.required(path, values, key), _TYPES[name]
-        )
-        for name, key in _FIELDS.items()
-    }
+    fields = config_file.checked_fields(path, values, _FIELDS, _TYPES)
     for key, other in _SAME.items():
         if values[key] != config_file.required(path, values, other):
             raise UserError(

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from kd.errors import UserError
 from kd.models.dropout import Dropout
 from kd.models.linear import linear
+from kd.models.sizes import check_positive, check_rates
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 Variant = Literal["bert", "distilbert", "roberta"]
@@ -85,17 +86,14 @@ class Bert:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
         rates = ["dropout", "attention_dropout"]
-        for name in rates + ["head_dropout"] * (self.head_dropout is not None):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
+        has_own = self.head_dropout is not None
+        check_rates(self, *rates, *["head_dropout"] * has_own)
         if self.variant == "distilbert" and self.layer_norm_epsilon != 1e-12:
             raise ValueError(
                 f"layer_norm_epsilon is {self.layer_norm_epsilon}; a distilbert has "
                 "1e-12, and no place for another in its files"
             )
-        for name in ("layer_norm_epsilon", "initializer_stddev"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+        check_positive(self, "layer_norm_epsilon", "initializer_stddev")
         if self.width % self.num_heads:
             raise ValueError(
                 f"width {self.width} is not divisible by num_heads {self.num_heads}"

@@ -90,6 +90,19 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
     )
 
 
+def checked_fields(
+    path: Path,
+    values: Mapping[str, Any],
+    keys: Mapping[str, str],
+    kinds: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Fields of an architecture: the required values of their keys, of their kinds."""
+    return {
+        name: checked_field(path, key, required(path, values, key), kinds[name])
+        for name, key in keys.items()
+    }
+
+
 def checked_id(path: Path, key: str, value: Any) -> int:
     """The id of a token.
 

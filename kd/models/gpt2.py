@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from kd.models import causal
 from kd.models.linear import linear
+from kd.models.sizes import check_positive, check_rates, check_sizes
 from kd.types import ComputeDtype, Model, Outputs
 
 
@@ -62,16 +63,9 @@ class GPT2:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        for name in ("dropout", "embedding_dropout", "attention_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be in [0, 1)")
-        for name in ("norm_epsilon", "initializer_stddev"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+        check_sizes(self)
+        check_rates(self, "dropout", "embedding_dropout", "attention_dropout")
+        check_positive(self, "norm_epsilon", "initializer_stddev")
         if self.width % self.num_heads:
             raise ValueError(
                 f"width {self.width} is not divisible by num_heads {self.num_heads}"

@@ -2,7 +2,6 @@
 
 import os
 import typing
-from typing import Any
 
 from kd.errors import UserError
 from kd.models import checkpoint, config_file, hub
@@ -79,12 +78,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> GPT2:
     values = _DEFAULTS | values
     if type(values.get("n_embd")) is int:
         values.setdefault("n_inner", 4 * values["n_embd"])
-    fields: dict[str, Any] = {
-        name: config_file.checked_field(
-            path, key, config_file.required(path, values, key), _TYPES[name]
-        )
-        for name, key in _FIELDS.items()
-    }
+    fields = config_file.checked_fields(path, values, _FIELDS, _TYPES)
     try:
         return GPT2(**fields)
     except ValueError as error:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kd.models import causal, rotary
 from kd.models.linear import linear
 from kd.models.rotary import LinearScaling, Llama3Scaling
+from kd.models.sizes import check_positive, check_rates, check_sizes
 from kd.types import ComputeDtype, Model, Outputs
 
 
@@ -76,19 +77,10 @@ class Llama:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
-        if self.sliding_window is not None:
-            sizes.append("sliding_window")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        for name in ("rotary_base", "norm_epsilon", "initializer_stddev"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
-        if not 0 <= self.attention_dropout < 1:
-            raise ValueError(
-                f"attention_dropout is {self.attention_dropout}, must be in [0, 1)"
-            )
+        windowed = self.sliding_window is not None
+        check_sizes(self, more=["sliding_window"] * windowed)
+        check_positive(self, "rotary_base", "norm_epsilon", "initializer_stddev")
+        check_rates(self, "attention_dropout")
         if self.num_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_heads {self.num_heads} is not divisible by num_key_value_heads "

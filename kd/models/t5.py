@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kd.models import causal, distances, seq2seq
 from kd.models.linear import linear
 from kd.models.seq2seq import Attention, KeysAndValues, Seq2SeqCache
+from kd.models.sizes import check_positive, check_rates, check_sizes, check_start_token
 from kd.types import ComputeDtype, Model, Outputs
 
 
@@ -76,19 +77,10 @@ class T5:
     remat: bool = False
 
     def __post_init__(self) -> None:
-        sizes = [field.name for field in dataclasses.fields(self) if field.type is int]
-        for name in sizes:
-            if name != "start_token" and getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be at least 1")
-        if not 0 <= self.start_token < self.vocab_size:
-            raise ValueError(
-                f"start_token is {self.start_token}, must be in [0, {self.vocab_size})"
-            )
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}, must be in [0, 1)")
-        for name in ("norm_epsilon", "initializer_factor"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, must be positive")
+        check_sizes(self, but="start_token")
+        check_start_token(self)
+        check_rates(self, "dropout")
+        check_positive(self, "norm_epsilon", "initializer_factor")
         if self.num_buckets < 4:
             raise ValueError(f"num_buckets is {self.num_buckets}, must be at least 4")
         if self.max_distance <= self.num_buckets // 2:

@@ -6,7 +6,6 @@ Of T5, its version 1.1, Flan-T5 and T0.
 import os
 import reprlib
 import typing
-from typing import Any
 
 from kd.errors import UserError
 from kd.models import checkpoint, config_file, hub, tensors
@@ -124,12 +123,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> T5:
         )
     derived = {key: by_mlp[mlp] for key, by_mlp in _DERIVED.items()}
     config_file.check_supported(path, values, derived)
-    fields: dict[str, Any] = {
-        name: config_file.checked_field(
-            path, key, config_file.required(path, values, key), _TYPES[name]
-        )
-        for name, key in _FIELDS.items()
-    }
+    fields = config_file.checked_fields(path, values, _FIELDS, _TYPES)
     tied = config_file.checked_field(
         path, "tie_word_embeddings", values["tie_word_embeddings"], bool
     )

@@ -157,11 +157,16 @@ def load(
         differs = f"the teacher has no {' and no '.join(fresh)}"
         params = _with_fresh(model, params, fresh, batch)
     network, params = _changed(found, network, params)
-    digest = hashlib.sha256(f"{network} {dtype}".encode())
+    fingerprint = fingerprint_of(f"{network} {dtype}", params)
+    return Loaded(build(network), params, found.source, fingerprint, differs)
+
+
+def fingerprint_of(network: str, params: Params) -> str:
+    """SHA-256 of a network, in words, and its weights."""
+    digest = hashlib.sha256(network.encode())
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).data)
-    model = build(network)
-    return Loaded(model, params, found.source, digest.hexdigest(), differs)
+    return digest.hexdigest()
 
 
 def load_start(found: Found, task: Task, data: Prepared) -> Start:

@@ -18,6 +18,7 @@ from kd.data.stacked import StackedBatches
 from kd.data.task import judged
 from kd.errors import Diverged, UserError
 from kd.experiment import Experiment
+from kd.hosts.checks import check_batch
 from kd.run import beginning, keep
 from kd.run.ingredients import Ingredients
 from kd.run.memory import Memory
@@ -227,12 +228,7 @@ def _batches(
     experiment: Experiment, made_from: Ingredients, mesh: Mesh | None
 ) -> TrainingBatches:
     num_devices = mesh.size if mesh else 1
-    if hosts.several() and experiment.batch_size < num_devices:
-        raise UserError(
-            f"batch_size={experiment.batch_size} has no example for some of "
-            f"{num_devices} devices of {hosts.group().processes} processes; expected "
-            f"{num_devices} at least"
-        )
+    check_batch(experiment.batch_size, num_devices)
     # Rows divide evenly among devices and micro-batches; what is over is masked.
     unit = num_devices * experiment.num_microbatches
     answers, sample = made_from.answers, made_from.sample

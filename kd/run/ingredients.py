@@ -1,13 +1,11 @@
 """What the runs of an experiment are made from, whatever their seeds."""
 
 import dataclasses
-import hashlib
 import pathlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from kd import hosts
@@ -76,12 +74,9 @@ def gather(
 def _begin_with(start: Start) -> Start:
     """The start, once all processes have found the same weights."""
     if hosts.several():
-        digest = hashlib.sha256()
-        for leaf in jax.tree.leaves(start.params):
-            digest.update(np.asarray(leaf).tobytes())
         hosts.agree(
             "the weights of the start",
-            digest.hexdigest(),
+            load.fingerprint_of(str(start.network), start.params),
             "all hosts must find the same files there",
         )
     return start
