@@ -76,6 +76,14 @@ def reverse_cross_entropy(student, teacher, temperature=1.0):
     return soft_cross_entropy(teacher, student, temperature)
 
 
+def hard_cross_entropy(student, teacher):
+    def of_first_choice(p, q):
+        likeliest = max(range(len(q)), key=q.__getitem__)
+        return -math.log(p[likeliest])
+
+    return _by_row(of_first_choice, student, teacher)
+
+
 def f_divergence(student, teacher, generator, temperature=1.0):
     def expectation(p, q):
         return math.fsum(x * generator(y / x) for x, y in zip(p, q, strict=True))

@@ -9,7 +9,11 @@ from kd.divergences.annealing import (
 )
 from kd.divergences.comparative import ComparativeKL
 from kd.divergences.correlation import DIST, RankCorrelation, ValueCorrelation
-from kd.divergences.cross_entropy import ReverseCrossEntropy, SoftCrossEntropy
+from kd.divergences.cross_entropy import (
+    HardCrossEntropy,
+    ReverseCrossEntropy,
+    SoftCrossEntropy,
+)
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
 from kd.divergences.decoupled import ATKD, DKD
 from kd.divergences.divergence import Divergence, LabelledDivergence
@@ -57,6 +61,7 @@ __all__ = [
     "CrossTokenizerLoss",
     "Divergence",
     "FDivergence",
+    "HardCrossEntropy",
     "Hellinger",
     "Jeffreys",
     "LabelWords",

@@ -197,10 +197,19 @@ def write(
     for path, value in jax.tree.leaves_with_path(params):
         array = _turned(path, np.asarray(value, np.float32), table)
         tensors[table.name(path)] = np.ascontiguousarray(array)
+    put(directory, config, tensors)
+
+
+def put(
+    directory: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+) -> None:
+    """Writes tensors by their names in the checkpoint, and `config.json`, likewise."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # transformers refuses safetensors that do not say which framework they are for.
-    weights = safetensors.numpy.save(tensors, metadata={"format": "pt"})
+    weights = safetensors.numpy.save(dict(tensors), metadata={"format": "pt"})
     with atomic_write(directory / "model.safetensors", "wb") as file:
         file.write(weights)
     with atomic_write(directory / "config.json") as file:

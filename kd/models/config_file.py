@@ -56,7 +56,7 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
         path: of the file that holds it, for the message.
         key: its name there.
         value: as JSON has it.
-        kind: the type of the record's field, one of int, float, bool and
+        kind: the type of the record's field, one of int, float, bool, int | None and
             tuple[int, ...].
 
     Raises:
@@ -64,6 +64,8 @@ def checked_field(path: Path, key: str, value: Any, kind: Any) -> Any:
     """
     # A bool is an int to Python, and 16.0 equals 16: the types must be the same.
     found = reprlib.repr(value)
+    if kind == (int | None):
+        return None if value is None else checked_field(path, key, value, int)
     if kind is float:
         # JSON has integers that no float holds, and Python reads NaN and Infinity.
         if type(value) not in (int, float) or not -_LARGEST <= value <= _LARGEST:

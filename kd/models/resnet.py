@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.errors import UserError
+from kd.models.convolutions import check_widths, conv, group_norm, images
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
@@ -33,6 +33,7 @@ class ResNet:
             layers in all.
         num_groups: of channels, each normalized together; divides every width.
         stem_stride: 2 halves height and width in the stem already.
+        stem_width: channels of the stem; None for those of the first stage.
 
     Raises:
         ValueError: there is no stage, a size is not a positive whole number, or
@@ -45,26 +46,18 @@ class ResNet:
     num_blocks: int = 3
     num_groups: int = 4
     stem_stride: int = 1
+    stem_width: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.widths or any(
-            not isinstance(width, int) or width < 1 for width in self.widths
-        ):
-            raise ValueError(
-                "widths needs positive numbers of channels, whole ones, got "
-                f"{self.widths}"
-            )
         for name in ("num_blocks", "num_groups", "stem_stride"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f"{name} is {value}, must be at least 1, a whole number"
                 )
-        for width in self.widths:
-            if width % self.num_groups:
-                raise ValueError(
-                    f"width {width} is not divisible by num_groups {self.num_groups}"
-                )
+        check_widths(self.widths, self.num_groups)
+        if self.stem_width is not None:
+            check_widths((self.stem_width,), self.num_groups)
 
     @classmethod
     def resnet56(cls, **changes: Any) -> "ResNet":
@@ -80,6 +73,20 @@ class ResNet:
     def resnet8(cls, **changes: Any) -> "ResNet":
         """8 layers, 78,000 parameters."""
         return dataclasses.replace(cls(num_blocks=1), **changes)
+
+    @classmethod
+    def resnet32x4(cls, **changes: Any) -> "ResNet":
+        """32 layers, four times as wide, 7.4 M parameters: a usual teacher on CIFAR.
+
+        Source: of tian2020crd, section 4.1; so is the student, `resnet8x4`.
+        """
+        wide = cls(widths=(64, 128, 256), num_blocks=5, stem_width=32)
+        return dataclasses.replace(wide, **changes)
+
+    @classmethod
+    def resnet8x4(cls, **changes: Any) -> "ResNet":
+        """8 layers, four times as wide, 1.2 M parameters."""
+        return cls.resnet32x4(**{"num_blocks": 1, **changes})
 
     def build(
         self, num_classes: int, *, compute_dtype: ComputeDtype = "float32"
@@ -101,11 +108,13 @@ class ResNet:
         network = _Network(self, num_classes, jnp.dtype(compute_dtype))
 
         def init(key: PRNGKeyArray, batch: Batch) -> Params:
-            return network.init(key, _images(batch))["params"]
+            return network.init(key, images(batch, "a ResNet"))["params"]
 
         def apply(params: Params, batch: Batch, key: PRNGKeyArray | None) -> Outputs:
             del key  # Nothing in it is random.
-            return cast(Outputs, network.apply({"params": params}, _images(batch)))
+            return cast(
+                Outputs, network.apply({"params": params}, images(batch, "a ResNet"))
+            )
 
         return Model(init, apply)
 
@@ -129,13 +138,6 @@ class ResNet:
         return logits
 
 
-def _images(batch: Batch) -> Float[Array, "b h w c"]:
-    if "inputs" not in batch or batch["inputs"].ndim != 4:
-        found = f"inputs {batch['inputs'].shape}" if "inputs" in batch else "no inputs"
-        raise UserError(f"a ResNet reads images [b, h, w, c], and a batch has {found}")
-    return batch["inputs"]
-
-
 class _Network(nn.Module):
     resnet: ResNet
     num_classes: int
@@ -148,9 +150,9 @@ class _Network(nn.Module):
         num_stages = len(resnet.widths)
         hidden = []
         if first == 0:
-            width, stride = resnet.widths[0], resnet.stem_stride
-            x = _conv(width, self.dtype, stride=stride, name="stem")(x)
-            x = nn.relu(_norm(resnet, self.dtype, name="stem_norm")(x))
+            width, stride = resnet.stem_width or resnet.widths[0], resnet.stem_stride
+            x = conv(width, self.dtype, stride=stride, name="stem")(x)
+            x = nn.relu(group_norm(resnet.num_groups, self.dtype, name="stem_norm")(x))
             hidden.append(x)
         for i, width in [*enumerate(resnet.widths)][max(first - 1, 0) :]:
             for j in range(resnet.num_blocks):
@@ -175,36 +177,13 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h2 w2 d2"]:
-        y = _conv(self.width, self.dtype, stride=self.stride, name="conv_0")(x)
-        y = nn.relu(_norm(self.resnet, self.dtype, name="norm_0")(y))
-        y = _conv(self.width, self.dtype, name="conv_1")(y)
-        y = _norm(self.resnet, self.dtype, name="norm_1")(y)
+        y = conv(self.width, self.dtype, stride=self.stride, name="conv_0")(x)
+        y = nn.relu(group_norm(self.resnet.num_groups, self.dtype, name="norm_0")(y))
+        y = conv(self.width, self.dtype, name="conv_1")(y)
+        y = group_norm(self.resnet.num_groups, self.dtype, name="norm_1")(y)
         if x.shape != y.shape:
-            x = _conv(
+            x = conv(
                 self.width, self.dtype, size=1, stride=self.stride, name="shortcut"
             )(x)
-            x = _norm(self.resnet, self.dtype, name="shortcut_norm")(x)
+            x = group_norm(self.resnet.num_groups, self.dtype, name="shortcut_norm")(x)
         return nn.relu(x + y)
-
-
-def _conv(
-    width: int, dtype: DTypeLike, *, size: int = 3, stride: int = 1, name: str
-) -> nn.Conv:
-    # Without a bias, since a norm follows.
-    return nn.Conv(
-        width,
-        (size, size),
-        strides=(stride, stride),
-        padding=size // 2,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=nn.initializers.he_normal(),
-        name=name,
-    )
-
-
-def _norm(resnet: ResNet, dtype: DTypeLike, *, name: str) -> nn.GroupNorm:
-    # E[x^2] - E[x]^2, the fast variance, cancels.
-    return nn.GroupNorm(
-        resnet.num_groups, dtype=dtype, use_fast_variance=False, name=name
-    )

@@ -1,6 +1,6 @@
 """Networks in a directory: `model.safetensors` and `config.json`, or a GGUF file.
 
-A BERT or a language model is stored as Hugging Face stores it, see
+A BERT, a ViT or a language model is stored as Hugging Face stores it, see
 `kd.models.bert_checkpoint` and the others of that name. Any other network is stored as
 it is: tensors by their path in the tree of parameters, joined by dots, in Flax's layout
 (kernels are [in, out] or [h, w, in, out]); and the fields of its record, with the class
@@ -34,6 +34,7 @@ from kd.models import (
     llama_checkpoint,
     llama_gguf,
     t5_checkpoint,
+    vit_checkpoint,
 )
 from kd.models import tensors as tensor_files
 from kd.models.bart import Bart
@@ -46,9 +47,15 @@ from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
 from kd.models.special_tokens import NO_SPECIAL_TOKENS, SpecialTokens
 from kd.models.t5 import T5
+from kd.models.vit import ViT
+from kd.models.wide_resnet import WideResNet
 from kd.types import Architecture, Params
 
-_CLASSES: dict[str, type] = {"kd_mlp": MLP, "kd_resnet": ResNet}
+_CLASSES: dict[str, type] = {
+    "kd_mlp": MLP,
+    "kd_resnet": ResNet,
+    "kd_wide_resnet": WideResNet,
+}
 """By the model_type of config.json. The prefix keeps transformers from taking a
 network for one of its own."""
 ENCODER_DECODERS: dict[type, Any] = {T5: t5_checkpoint, Bart: bart_checkpoint}
@@ -80,6 +87,8 @@ def model_type(network: Architecture) -> str:
     """
     if isinstance(network, Bert):
         return network.variant
+    if isinstance(network, ViT):
+        return vit_checkpoint.model_type(network)
     if type(network) in LANGUAGE_MODELS:
         return LANGUAGE_MODELS[type(network)].model_type(network)
     for name, known in _CLASSES.items():
@@ -123,6 +132,9 @@ def save(
             problem_type=problem_type,
         )
         return
+    if isinstance(network, ViT):
+        vit_checkpoint.save_pretrained(directory, network, params, labels=labels)
+        return
     if type(network) in LANGUAGE_MODELS:
         LANGUAGE_MODELS[type(network)].save_pretrained(
             directory, network, params, special_tokens=special_tokens
@@ -162,14 +174,17 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     kind = values.pop("model_type", "bert")
     if kind in bert_checkpoint.MODEL_TYPES:
         return Config(*bert_checkpoint.read_config(name_or_directory))
+    if kind in vit_checkpoint.MODEL_TYPES:
+        return Config(*vit_checkpoint.read_config(name_or_directory))
     for module in LANGUAGE_MODELS.values():
         if kind in module.MODEL_TYPES:
             return Config(module.read_config(name_or_directory), labels=())
     if not isinstance(kind, str) or kind not in _CLASSES:
+        known = (*bert_checkpoint.MODEL_TYPES, *vit_checkpoint.MODEL_TYPES)
         others = [t for m in LANGUAGE_MODELS.values() for t in m.MODEL_TYPES]
         raise UserError(
             f"{path}: model_type is {reprlib.repr(kind)}; expected one of "
-            f"{', '.join([*bert_checkpoint.MODEL_TYPES, *others, *_CLASSES])}"
+            f"{', '.join([*known, *others, *_CLASSES])}"
         )
     labels = config_file.read_labels(path, values)
     types = typing.get_type_hints(_CLASSES[kind])
@@ -209,6 +224,8 @@ def load(
         return bert_checkpoint.load_pretrained(
             name_or_directory, template, network.variant
         )
+    if isinstance(network, ViT):
+        return vit_checkpoint.load_pretrained(name_or_directory, network, template)
     file = gguf_file.find(name_or_directory)
     if file is not None and isinstance(network, Llama):
         return llama_gguf.load_pretrained(file, network, template)
@@ -244,7 +261,7 @@ def fetch(name_or_directory: str) -> None:
     network = read_config(name_or_directory).network
     if gguf_file.find(name_or_directory) is not None:
         return
-    if isinstance(network, Bert) or type(network) in LANGUAGE_MODELS:
+    if isinstance(network, Bert | ViT) or type(network) in LANGUAGE_MODELS:
         hub.find_weights(name_or_directory)
     elif hub.find_file(name_or_directory, "model.safetensors") is None:
         raise UserError(f"{name_or_directory} has no model.safetensors")

@@ -4,6 +4,7 @@
 
 mix.py       what a loss is, and a weighted sum of them
 targets.py   losses on what the data say
+of_head.py   a loss of one of several classifiers
 chunked.py   sums of losses over logits that are never there all at once
 
 No divergence is known here; they import this package, not the other way round.
@@ -21,6 +22,7 @@ from kd.objective.mix import (
     masked_mean,
     values_within,
 )
+from kd.objective.of_head import OfHead
 from kd.objective.targets import (
     CrossEntropy,
     SquaredError,
@@ -32,6 +34,7 @@ __all__ = [
     "CrossEntropy",
     "Loss",
     "Mix",
+    "OfHead",
     "OverRows",
     "SquaredError",
     "TargetLoss",

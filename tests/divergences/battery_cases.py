@@ -28,6 +28,7 @@ from kd.divergences import (
     ContinuationKD,
     Divergence,
     FDivergence,
+    HardCrossEntropy,
     Hellinger,
     Jeffreys,
     LabelledDivergence,
@@ -64,6 +65,8 @@ class Case(NamedTuple):
     """Whether a number added to all logits of a row changes it."""
     holds: bool = False
     """Whether part of the student is held constant: `held` of the definition."""
+    first_choice: bool = False
+    """Whether no more is read of the teacher than which class is likeliest."""
     signed_rows: bool = False
     """Whether only the mean is known not to be negative."""
 
@@ -127,6 +130,13 @@ LOSSES = [
         reference.reverse_cross_entropy,
         infinite="teacher",
         zero_at_equal=False,
+    ),
+    Case(
+        HardCrossEntropy(),
+        reference.hard_cross_entropy,
+        infinite="student",
+        zero_at_equal=False,
+        first_choice=True,
     ),
     Case(TotalVariation(), reference.total_variation),
     Case(Hellinger(), reference.hellinger),

@@ -15,18 +15,19 @@ from kd.models import saved
 from kd.models.bert import Bert
 from kd.models.mlp import MLP
 from kd.models.resnet import ResNet
+from kd.models.wide_resnet import WideResNet
 from kd.networks.load import check_same
 
 LABELS = ("cat", "dog", "frog")
 RESNET = ResNet(widths=(4, 8), num_blocks=1, num_groups=2)
 MLP_ = MLP(widths=(5, 6), dropout=0.5)
-NETWORKS = pytest.mark.parametrize("network", [RESNET, MLP_], ids=["resnet", "mlp"])
+WIDE = WideResNet(depth=10, widen=1, dropout=0.3)
+ALL = {"resnet": RESNET, "mlp": MLP_, "wide": WIDE}
+NETWORKS = pytest.mark.parametrize("network", ALL.values(), ids=ALL)
 
 
 def batch_of(network, num_examples=3):
-    shape = (
-        (num_examples, 6, 6, 2) if isinstance(network, ResNet) else (num_examples, 7)
-    )
+    shape = (num_examples, 7) if isinstance(network, MLP) else (num_examples, 6, 6, 2)
     return {"inputs": jax.random.normal(jax.random.key(1), shape)}
 
 
@@ -35,7 +36,7 @@ def params_of():
     """Initial parameters, made once for each network."""
     made = {
         network: jax.jit(network.build(3).init)(jax.random.key(0), batch_of(network))
-        for network in (RESNET, MLP_)
+        for network in ALL.values()
     }
     return made.__getitem__
 
@@ -52,6 +53,49 @@ def test_hidden_are_maps_and_then_what_the_classifier_reads(params_of):
     head = params["classifier"]
     expected = pooled @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_wide_resnet_normalizes_before_it_convolves(params_of):
+    """A block written out: its input is normalized, and added as it was."""
+    params, batch = params_of(WIDE), batch_of(WIDE)
+    outputs = WIDE.build(3).apply(params, batch, None)
+    shapes = [x.shape for x in outputs.hidden]
+    assert shapes == [
+        (3, 6, 6, 16),
+        (3, 6, 6, 16),
+        (3, 3, 3, 32),
+        (3, 2, 2, 64),
+        (3, 64),
+    ]
+    block = params["stage_0_block_0"]
+    assert "shortcut" not in block
+    stem, first, *_ = (np.asarray(x, np.float64) for x in outputs.hidden)
+
+    def norm_relu(x, norm):
+        groups = x.reshape(*x.shape[:3], 4, -1)
+        centred = groups - groups.mean((1, 2, 4), keepdims=True)
+        variance = np.square(centred).mean((1, 2, 4), keepdims=True)
+        x = (centred / np.sqrt(variance + 1e-6)).reshape(x.shape)
+        return np.maximum(x * norm["scale"] + norm["bias"], 0)
+
+    def conv(x, kernel):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        return sum(
+            padded[:, i : i + 6, j : j + 6] @ np.asarray(kernel[i, j], np.float64)
+            for i, j in np.ndindex(3, 3)
+        )
+
+    y = conv(norm_relu(stem, block["norm_0"]), block["conv_0"]["kernel"])
+    y = conv(norm_relu(y, block["norm_1"]), block["conv_1"]["kernel"])
+    np.testing.assert_allclose(first, stem + y, rtol=1e-4, atol=1e-5)
+
+
+def test_a_stem_of_its_own_width():
+    network = ResNet(widths=(8, 8), num_blocks=1, num_groups=2, stem_width=4)
+    model = network.build(3)
+    params = jax.eval_shape(model.init, jax.random.key(0), batch_of(network))
+    assert params["stem"]["kernel"].shape == (3, 3, 2, 4)
+    assert params["stage_0_block_0"]["shortcut"]["kernel"].shape == (1, 1, 4, 8)
 
 
 def test_hidden_of_an_mlp_are_its_layers(params_of):
@@ -148,6 +192,10 @@ def test_sizes_of_the_paper(network, num_params):
         (lambda: MLP(widths=(2.5,)), "widths needs .* whole ones"),  # pyrefly: ignore
         (lambda: ResNet(num_blocks=0), "num_blocks is 0, must be at least 1"),
         (lambda: ResNet(widths=(6,)), "width 6 is not divisible by num_groups 4"),
+        (lambda: ResNet(stem_width=6), "width 6 is not divisible by num_groups 4"),
+        (lambda: WideResNet(depth=14), "depth is 14, must be 10, 16, 22"),
+        (lambda: WideResNet(num_groups=5), "width 16 is not divisible by num_groups 5"),
+        (lambda: WideResNet(widen=0), "widen is 0, must be at least 1"),
         (lambda: MLP(widths=()), "widths needs positive numbers of units"),
         (lambda: MLP(dropout=1.0), r"dropout is 1.0, must be in \[0, 1\)"),
     ],
@@ -156,6 +204,24 @@ def test_impossible_sizes(make, message, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("network", "millions"),
+    [
+        # tian2020crd, section 4.1 and its code, with norms of as many parameters.
+        (ResNet.resnet32x4(), 7.43),
+        (ResNet.resnet8x4(), 1.23),
+        (WideResNet.wrn_40_2(), 2.26),
+        (WideResNet.wrn_16_2(), 0.70),
+        (WideResNet.wrn_40_1(), 0.57),
+    ],
+)
+def test_sizes_of_the_usual_pairs(network, millions):
+    images = {"inputs": jnp.zeros((1, 32, 32, 3))}
+    shapes = jax.eval_shape(network.build(100).init, jax.random.key(0), images)
+    found = sum(x.size for x in jax.tree.leaves(shapes))
+    assert found / 1e6 == pytest.approx(millions, abs=0.006)
 
 
 def test_presets_may_be_changed():
@@ -168,6 +234,9 @@ def test_presets_may_be_changed():
 
 def test_a_resnet_reads_images_only():
     model = RESNET.build(3)
+    wide = WIDE.build(3)
+    with pytest.raises(UserError, match="a WideResNet reads images"):
+        wide.init(jax.random.key(0), {"inputs": jnp.ones((2, 7))})
     for batch, found in (
         ({"inputs": jnp.ones((2, 7))}, r"inputs \(2, 7\)"),
         ({"tokens": jnp.ones((2, 7), int)}, "no inputs"),
@@ -218,7 +287,10 @@ def test_tensors_have_the_names_of_parameters(params_of, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "vit"}, "model_type is 'vit'; expected one of bert, roberta, "),
+        (
+            {"model_type": "swin"},
+            "model_type is 'swin'; expected one of bert, roberta, ",
+        ),
         ({"model_type": "os.system"}, "model_type is 'os.system'"),
         ({"model_type": ["kd_mlp"]}, "model_type is ['kd_mlp']"),
         ({"depth": 3}, "depth is no field of a kd_mlp; it has widths, dropout"),
