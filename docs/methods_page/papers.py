@@ -151,6 +151,12 @@ PAPERS = (
         "`KL` of softened predictions beside the labels.",
     ),
     Paper(
+        "touvron2021deit", "DeiT", ("loss", "student"),
+        "`OfHead`, `HardCrossEntropy`: a vision transformer with a token that learns "
+        "the teacher's first choices.",
+        "Without the paper's augmentation.",
+    ),
+    Paper(
         "romero2015fitnets", "FitNets", ("loss",),
         "`Hints`: features regressed onto the teacher's.",
     ),

@@ -8,7 +8,9 @@ from typing import Any
 
 from kd.models.bert import Bert
 from kd.models.bert_checkpoint import Head
-from kd.models.saved import ENCODER_DECODERS, LANGUAGE_MODELS
+from kd.models.saved import ENCODER_DECODERS, LANGUAGE_MODELS, model_type
+from kd.models.vit import ViT
+from kd.models.vit_checkpoint import CLASSES
 from kd.types import Architecture
 
 _PIPELINES: dict[Head, str] = {
@@ -57,16 +59,25 @@ def model_card(
         task = "text2text-generation" if rewrites else "text-generation"
         front += ["library_name: transformers", f"pipeline_tag: {task}"]
         kind = "Seq2SeqLM" if rewrites else "CausalLM"
+    if isinstance(architecture, ViT):
+        front += ["library_name: transformers", "pipeline_tag: image-classification"]
     origin = (
         f"Distilled from {_line(teacher)}." if teacher else "Trained without a teacher."
     )
-    use = (
-        f"Read it with `AutoModelFor{kind}.from_pretrained` "
-        "and `AutoTokenizer.from_pretrained` of transformers, or with "
-        "`kd.models.saved`."
-        if bert or writes
-        else "Read it with `kd.models.saved`; transformers does not know it."
-    )
+    use = "Read it with `kd.models.saved`; transformers does not know it."
+    if bert or writes:
+        use = (
+            f"Read it with `AutoModelFor{kind}.from_pretrained` "
+            "and `AutoTokenizer.from_pretrained` of transformers, or with "
+            "`kd.models.saved`."
+        )
+    elif isinstance(architecture, ViT):
+        # An AutoModel would take the class without the distillation token's head.
+        use = (
+            f"Read it with `{CLASSES[model_type(architecture)]}.from_pretrained` of "
+            "transformers, or with `kd.models.saved`. Pixels, from 0 to 255, are less "
+            "`mean` and over `std` of normalization.json, channel by channel."
+        )
     sizes: dict[str, Any] = dataclasses.asdict(architecture)  # pyrefly: ignore
     parts = [
         "\n".join(["---", *front, "---"]),

@@ -37,10 +37,11 @@ _HEADS = {
     "vit": {"label": "classifier"},
     "deit": {"label": "cls_classifier", "distillation": "distillation_classifier"},
 }
-_CLASSES = {
+CLASSES = {
     "vit": "ViTForImageClassification",
     "deit": "DeiTForImageClassificationWithTeacher",
 }
+"""What transformers calls the networks with their classifiers."""
 _FIELDS = {
     "patch_size": "patch_size",
     "num_layers": "num_hidden_layers",
@@ -204,7 +205,7 @@ def save_pretrained(
     channels = params["embeddings"]["patches"]["kernel"].shape[0] // vit.patch_size**2
     supported = {key: only for key, only in _SUPPORTED.items() if only is not None}
     config = {
-        "architectures": [_CLASSES[kind]],
+        "architectures": [CLASSES[kind]],
         "model_type": kind,
         **{key: only for key, only in supported.items() if key != "use_mask_token"},
         **{key: getattr(vit, name) for name, key in _FIELDS.items()},

@@ -10,6 +10,7 @@ from kd.models.card import model_card
 from kd.models.llama import Llama
 from kd.models.mlp import MLP
 from kd.models.t5 import T5
+from kd.models.vit import ViT
 
 
 def card(**changes):
@@ -56,6 +57,14 @@ def test_a_text_that_is_answered_has_its_own_class():
     text = card(architecture=T5(), labels=())
     assert front(text)["pipeline_tag"] == "text2text-generation"
     assert "`AutoModelForSeq2SeqLM.from_pretrained`" in text
+
+
+def test_a_vision_transformer_says_how_pixels_are_read():
+    text = card(architecture=ViT(distillation_token=True))
+    assert front(text)["pipeline_tag"] == "image-classification"
+    assert "`DeiTForImageClassificationWithTeacher.from_pretrained`" in text
+    assert "normalization.json" in text
+    assert "`ViTForImageClassification.from_pretrained`" in card(architecture=ViT())
 
 
 def test_front_matter_of_what_transformers_does_not_know():
