@@ -118,11 +118,11 @@ class Outputs(NamedTuple):
     """Of an encoder-decoder, `attention` of the encoder."""
     cross_attention: tuple[Float[Array, "b h m n"], ...] = ()
     """Of an encoder-decoder, how every layer of the decoder attends to the source."""
+    head: Head | None = None
+    """What the logits are made by, where a loss may want to make them itself."""
     head_logits: tuple[Float[Array, "b v"], ...] = ()
     """Of a network with several classifiers, the logits of each; `logits` is their
     mean."""
-    head: Head | None = None
-    """What the logits are made by, where a loss may want to make them itself."""
 
 
 Cache = Any
