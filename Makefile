@@ -49,7 +49,8 @@ endef
 
 install: $(INSTALLED)  ## set up .venv from requirements.lock; every other target does it too
 
-# The stamp gets its name last, so an interrupted set-up is begun anew by the next make.
+# The stamp comes last, so an interrupted set-up is begun anew by the next make; two at
+# once end with it whichever is first.
 # Only `promise` (of TFDS) has no wheels; nothing else may start a compiler.
 $(INSTALLED): requirements.lock
 	$(make_venv)
@@ -58,7 +59,7 @@ $(INSTALLED): requirements.lock
 	@$(PIP) install --requirement requirements.lock --require-hashes --no-deps --no-compile \
 		--use-pep517 --only-binary :all: --no-binary promise || { \
 		echo 'error: the set-up stopped for the reason above; run the same command again' >&2; exit 1; }
-	@mv $(UNFINISHED) $@
+	@rm -f $(UNFINISHED) && touch $@
 
 install-gpu: install  ## add JAX's accelerator support: JAX_EXTRA=cuda13 (default), cuda12 or tpu
 	@$(PIP) install "jax[$(JAX_EXTRA)]==$$(sed -n 's/^jax==\([^ ;]*\).*/\1/p' requirements.lock)"

@@ -58,7 +58,7 @@ def _races(result: dict[str, Any]) -> list[str]:
             rate = _quartiles(examples / np.array(seconds), ",.0f")
             factor = _quartiles(np.array(seconds) / first, ".2f") if i else ""
             blocks = "" if i else f"{race['title']}: {len(examples)}"
-            peak = f" {race['peak_bytes'][name] / 2**20:,.0f} |" if weighed else ""
+            peak = f" {_peak(race, name)} |" if weighed else ""
             lines.append(f"| {blocks} | {name} | {rate} | {factor} |{peak}")
     if "peak_bytes" in result:
         at = result["setting"]["memory_at"]
@@ -71,6 +71,11 @@ def _races(result: dict[str, Any]) -> list[str]:
             f"V={at['num_classes']}, in MiB: {peaks}.",
         ]
     return lines
+
+
+def _peak(race: dict[str, Any], name: str) -> str:
+    """In MiB, of what was weighed."""
+    return f"{race['peak_bytes'][name] / 2**20:,.0f}" if "peak_bytes" in race else ""
 
 
 _ERRORS = (1e-3, 1e-5, 1e-6)
