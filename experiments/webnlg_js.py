@@ -11,14 +11,16 @@ distilled by other means: here it starts with what `webnlg_kd` yields.
 import dataclasses
 
 from experiments import webnlg_kd
+from kd.data.webnlg import WEBNLG
+from kd.data.writing import WritingTask
 from kd.divergences import JS, PerToken
 from kd.experiment import Experiment, Network, Scale
 from kd.procedures.sampled_targets import SampledTargets
 
 
-def experiment(scale: Scale) -> Experiment:
+def experiment(scale: Scale, task: WritingTask = WEBNLG) -> Experiment:
     """As `webnlg_kd`, on what the two write."""
-    base = webnlg_kd.experiment(scale)
+    base = webnlg_kd.experiment(scale, task)
     return dataclasses.replace(
         base,
         start=Network(recipe=base),

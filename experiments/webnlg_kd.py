@@ -9,6 +9,8 @@ Scored by BLEU with all references of a set of triples, chrF, ROUGE-L and TER.
 import dataclasses
 
 from experiments import webnlg_teacher, wikitext_teacher
+from kd.data.webnlg import WEBNLG
+from kd.data.writing import WritingTask
 from kd.divergences import KL, PerToken
 from kd.experiment import Experiment, Network, Scale
 from kd.models.gpt2 import GPT2
@@ -17,9 +19,9 @@ from kd.objective import CrossEntropy
 from kd.train.optimizer import AdamW
 
 
-def experiment(scale: Scale) -> Experiment:
+def experiment(scale: Scale, task: WritingTask = WEBNLG) -> Experiment:
     """Texts, and the teacher's predictions in them."""
-    recipe = webnlg_teacher.experiment(scale)
+    recipe = webnlg_teacher.experiment(scale, task)
     taught = dataclasses.replace(
         recipe,
         teachers=(Network(recipe=recipe),),

@@ -77,14 +77,23 @@ class TriplesTask(WritingTask):
         here = f"{directory / self.name / self.archive}"
         own = [n for n in contents if n == split or n.startswith(f"{split}/")]
         entries = [
-            entry for name in own for entry in _parse(f"{here}/{name}", contents[name])
+            entry
+            for name in own
+            for entry in parse_xml(f"{here}/{name}", contents[name])
         ]
         if not entries:
             raise UserError(f"{here}: no entries in {split}; expected XML files there")
         return entries
 
 
-def _parse(where: str, content: bytes) -> Iterator[Entry]:
+def parse_xml(
+    where: str, content: bytes, *, drop_empty: bool = False
+) -> Iterator[Entry]:
+    """The entries of a file of the challenge.
+
+    Raises:
+        UserError: it is no XML, or an entry has no triples, no texts or an empty one.
+    """
     # What an entity could do harm with stands in a declaration of types.
     if b"<!DOCTYPE" in content:
         raise UserError(f"{where}: a document type is declared; expected none")
@@ -95,12 +104,28 @@ def _parse(where: str, content: bytes) -> Iterator[Entry]:
     for number, entry in enumerate(root.iter("entry"), start=1):
         triples = [triple.text or "" for triple in entry.iter("mtriple")]
         texts = [text.text or "" for text in entry.iter("lex")]
-        if not triples or not texts:
-            what = "triples" if not triples else "texts"
-            raise UserError(f"{where}: entry {number} has no {what}; expected some")
-        if not all(text.strip() for text in texts):
-            raise UserError(f"{where}: entry {number} has an empty text")
-        yield " && ".join(triple.replace("_", " ") for triple in triples), texts
+        if drop_empty:
+            texts = written(texts)
+        yield checked(f"{where}: entry {number}", triples, texts)
+
+
+def written(texts: list[str]) -> list[str]:
+    """Those that are not empty, or all if none is."""
+    return [text for text in texts if text.strip()] or texts
+
+
+def checked(where: str, triples: list[str], texts: list[str]) -> Entry:
+    """Triples as one text, with the texts about them.
+
+    Raises:
+        UserError: there are none of these, or a text is empty.
+    """
+    if not triples or not texts:
+        what = "triples" if not triples else "texts"
+        raise UserError(f"{where} has no {what}; expected some")
+    if not all(text.strip() for text in texts):
+        raise UserError(f"{where} has an empty text")
+    return " && ".join(triple.replace("_", " ") for triple in triples), texts
 
 
 WEBNLG = TriplesTask(

@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 
 from kd.data import byte_bpe, sources
 from kd.data.byte_bpe import ByteBPE
+from kd.data.dart import DART
 from kd.data.pairs import EncodedPairs
 from kd.data.parallel import ParallelTask
 from kd.data.superglue import CB
@@ -224,6 +225,75 @@ def test_triples_that_are_damaged(triples, tmp_path):
         path.write_text(content)
         with pytest.raises(UserError, match=message):
             sources.load(task)
+
+
+# --- DART ---
+
+ENTRIES = [
+    {
+        "tripleset": [["New_York", "country", "USA"], ["USA", "[TITLE]", "Land"]],
+        "annotations": [
+            {"source": "a", "text": "New York is in the USA."},
+            {"source": "b", "text": " "},
+            {"source": "b", "text": "The USA have\n New York."},
+        ],
+    },
+    {
+        "tripleset": [["Wine", "ROLE", "Drink"]],
+        "annotations": [{"source": "a", "text": "Wine is drunk."}],
+    },
+]
+
+
+@pytest.fixture
+def dart(tmp_path):
+    folder = tmp_path / "data/dart"
+    folder.mkdir(parents=True)
+    for name in ("train", "dev"):
+        path = folder / f"dart-v1.1.1-full-{name}.json"
+        path.write_text(json.dumps(ENTRIES))
+    # The test split is to be had in XML alone, where it is in JSON too large.
+    (folder / "dart-v1.1.1-full-test.xml").write_text(XML)
+    return dataclasses.replace(DART, directory=str(tmp_path / "data")), folder
+
+
+def test_dart_in_json_and_in_xml(dart):
+    task, _ = dart
+    corpus = sources.load(task)
+    first = "New York | country | USA && USA | [TITLE] | Land"
+    assert corpus.train.sources == [first, first, "Wine | ROLE | Drink"]
+    assert corpus.train.references == [
+        ("New York is in the USA.",),
+        ("The USA have New York.",),
+        ("Wine is drunk.",),
+    ]
+    assert [len(texts) for texts in corpus.dev.references] == [2, 1]
+    assert corpus.test is not None
+    assert corpus.test.sources == ["New York | country | USA"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[{", r"dev\.json: not JSON"),
+        ("[" * 100_000, r"dev\.json: not JSON"),
+        ("{}", "expected a list of entries"),
+        ("[]", "expected a list of entries"),
+        ("[1]", "entry 1 is not {"),
+        (json.dumps([ENTRIES[0] | {"annotations": []}]), "entry 1 has no texts"),
+        (json.dumps([ENTRIES[0] | {"tripleset": []}]), "entry 1 has no triples"),
+        (json.dumps([ENTRIES[0] | {"tripleset": [["a", 1]]}]), "entry 1 is not {"),
+        (
+            json.dumps([ENTRIES[0] | {"annotations": [{"text": " "}]}]),
+            "entry 1 has an empty text",
+        ),
+    ],
+)
+def test_dart_that_is_damaged(dart, content, message):
+    task, folder = dart
+    (folder / "dart-v1.1.1-full-dev.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        sources.load(task)
 
 
 # --- words ---
