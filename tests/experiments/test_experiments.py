@@ -30,7 +30,7 @@ def test_loads_and_is_json(name, scale):
         start = experiment.start
         assert start is not None and (start.place or start.recipe)
     else:
-        known = ("Bert", "GPT2", "Llama", "MLP", "ResNet", "T5")
+        known = ("Bert", "GPT2", "Llama", "MLP", "ResNet", "T5", "ViT")
         assert tree["student"]["class"] in known
     assert config.differences(tree, config.to_json(experiment)) == []
 
