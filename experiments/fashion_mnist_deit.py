@@ -1,4 +1,4 @@
-"""Fashion-MNIST: a vision transformer with a token that learns from a ResNet (DeiT).
+"""Fashion-MNIST: a vision transformer learns from a ResNet by a token (DeiT).
 
 The hard distillation of touvron2021deit: labels for the class token, the teacher's
 first choices for the distillation token, in equal parts; the mean of both answers. The
