@@ -9,6 +9,10 @@ One departure from the authors' code, at both scales: a batch holds examples of 
 equal length, which is faster, so the transport couples these rather than any 32
 examples. `ARGS="data.widths=128"` batches at random, padding all to 128 as they do.
 
+Measured at small scale, seed 0, an anecdote (one standard error is 1.2 points): the
+student, two layers of MiniLM, 84.40 %, its teacher, all six, 90.37 %. Student and
+teacher's answers take 6 minutes on one CPU core, the teacher 21 on two.
+
     make exp NAME=sst2_sinkd
     make exp NAME=sst2_sinkd ARGS="objective.sinkd.epsilon=0.05"
 """

@@ -1,7 +1,7 @@
-"""A run in two processes is that of one process with as many devices.
+"""A run in several processes is that of one process with as many devices.
 
 The processes are real, and so are the signals. What a run in one process with two
-devices leaves is what all are compared with.
+devices leaves is what most are compared with.
 """
 
 import json
@@ -17,8 +17,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import tiny_experiment
-from hosts.worker import recording
+from hosts.worker import EXPERIMENTS, mixed, plain, recording
 from safetensors.numpy import load_file
 
 from kd import run
@@ -31,35 +30,38 @@ pytestmark = pytest.mark.slow
 HERE = pathlib.Path(__file__).parent
 
 
-def run_here(runs, num_devices=2):
+def run_here(runs, num_devices=2, experiment=plain):
     """Runs the experiment in this process and returns what it said."""
     said = []
     mesh = data_mesh(jax.devices()[:num_devices])
-    tiny = tiny_experiment(widths=(16, 32))
-    run.run(tiny, "tiny", run.Workspace(runs, "mini", mesh, said.append))
+    run.run(experiment(), "tiny", run.Workspace(runs, "mini", mesh, said.append))
     return said
 
 
-def run_in_two(runs, kill_at=0, number=0, victim=0):
+def run_in_several(
+    runs, kill_at=0, number=0, victim=0, processes=2, devices=1, experiment=plain
+):
     """Status and words of each process; at batch `kill_at` the victim gets a signal."""
+    which = EXPERIMENTS.index(experiment)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    processes = [
+    started = [
         subprocess.Popen(
             [sys.executable, str(HERE / "worker.py")]
-            + [str(x) for x in (runs, address, 2, i, kill_at, number, victim)],
+            + [str(x) for x in (runs, address, processes, i, kill_at, number, victim)]
+            + [str(devices), str(which)],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             env={**os.environ, "PYTHONPATH": ""},
         )
-        for i in range(2)
+        for i in range(processes)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=300)[0] for process in processes]
+        said = [process.communicate(timeout=300)[0] for process in started]
     finally:
-        for process in processes:
+        for process in started:
             process.kill()
-    return [process.returncode for process in processes], said
+    return [process.returncode for process in started], said
 
 
 def outcome(runs):
@@ -104,7 +106,7 @@ def runs(alone, tmp_path):
 
 def test_two_processes_are_one(alone, tmp_path):
     # The teacher, too, is trained by both.
-    statuses, (first, second) = run_in_two(tmp_path)
+    statuses, (first, second) = run_in_several(tmp_path)
     assert statuses == [0, 0], first + second
     assert_same(outcome(tmp_path), outcome(alone), 1e-6)
     expected = json.loads((alone / "collectives.0.json").read_text())
@@ -125,7 +127,7 @@ def test_two_processes_are_one(alone, tmp_path):
 
 
 def test_asked_to_stop_and_gone_on_with_by_one(alone, runs):
-    statuses, said = run_in_two(runs, kill_at=14, number=signal.SIGTERM, victim=1)
+    statuses, said = run_in_several(runs, kill_at=14, number=signal.SIGTERM, victim=1)
     assert statuses == [128 + signal.SIGTERM] * 2, said
     for words in said:
         assert "stopped by SIGTERM at step" in words
@@ -135,10 +137,50 @@ def test_asked_to_stop_and_gone_on_with_by_one(alone, runs):
     assert_same(outcome(runs), outcome(alone), 1e-6)
 
 
+@pytest.mark.parametrize(
+    "processes, devices, experiment", [(2, 1, mixed), (2, 2, plain), (4, 1, plain)]
+)
+def test_others_are_one_too(runs, tmp_path, processes, devices, experiment):
+    one, several = runs / "one", runs / "several"
+    for place in (one, several):
+        shutil.copytree(runs / "networks", place / "networks")
+    run_here(one, processes * devices, experiment)
+    statuses, said = run_in_several(
+        several, processes=processes, devices=devices, experiment=experiment
+    )
+    assert statuses == [0] * processes, said
+    assert_same(outcome(several), outcome(one), 1e-6)
+    summary = json.loads((several / "tiny/0/summary.json").read_text())
+    assert summary["device"]["num_processes"] == processes
+    assert summary["device"]["num_devices"] == processes * devices
+
+
+def test_a_checkpoint_damaged_between_gives_way_to_the_one_before(alone, runs):
+    statuses, said = run_in_several(runs, kill_at=20, number=signal.SIGTERM, victim=1)
+    assert statuses == [128 + signal.SIGTERM] * 2, said
+    checkpoints = runs / "tiny/0/checkpoints"
+    steps = sorted(int(path.name) for path in checkpoints.iterdir())
+    # The largest file of the newest holds the arrays.
+    files = [
+        path for path in (checkpoints / f"{steps[-1]}").rglob("*") if path.is_file()
+    ]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 16] = bytes(16)
+    largest.write_bytes(content)
+    statuses, (first, second) = run_in_several(runs)
+    assert statuses == [0, 0], first + second
+    assert f"the checkpoint of step {steps[-1]} cannot be read" in first
+    assert f"resuming after step {steps[-2]} of 24" in first
+    assert_same(outcome(runs), outcome(alone), 1e-6)
+
+
 @pytest.mark.parametrize("victim", [0, 1])
 def test_killed(runs, victim):
     begun = time.monotonic()
-    statuses, said = run_in_two(runs, kill_at=14, number=signal.SIGKILL, victim=victim)
+    statuses, said = run_in_several(
+        runs, kill_at=14, number=signal.SIGKILL, victim=victim
+    )
     assert time.monotonic() - begun < 120, "the one left should end within a minute"
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] == 1

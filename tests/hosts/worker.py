@@ -1,12 +1,14 @@
 """A run of the tiny experiment in one of several processes; called by test_hosts.py.
 
-    worker.py RUNS COORDINATOR PROCESSES PROCESS KILL_AT SIGNAL VICTIM
+    worker.py RUNS COORDINATOR PROCESSES PROCESS KILL_AT SIGNAL VICTIM DEVICES WHICH
 
-At batch KILL_AT the process VICTIM gets the signal; 0 for never. Of the first step the
-collective operations are left in RUNS/collectives.PROCESS.json, with how often the step
-was compiled in the end.
+Each process has so many devices; WHICH of `EXPERIMENTS` is a number. At batch KILL_AT
+the process VICTIM gets the signal; 0 for never. Of the first step the collective
+operations are left in RUNS/collectives.PROCESS.json, with how often the step was
+compiled in the end.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -24,13 +26,29 @@ from kd.hosts import joining
 from kd.run import fit
 from kd.train import loop, signals
 from kd.train.mesh import data_mesh
+from kd.views import Beside, TokenMix
 
 place, train = loop.shard_batch, fit.train
 batches = 0
 
 
-def main(runs, coordinator, processes, process, kill_at, number, victim):
-    jax.config.update("jax_num_cpu_devices", 1)
+def plain():
+    """Labels, KL and SinKD, whose transport couples all examples, in two buckets."""
+    return conftest.tiny_experiment(widths=(16, 32))
+
+
+def mixed():
+    """A teacher in the step, asked about a view as well, which mixes all examples."""
+    return dataclasses.replace(plain(), answers="live", view=Beside(TokenMix()))
+
+
+EXPERIMENTS = [plain, mixed]
+
+
+def main(
+    runs, coordinator, processes, process, kill_at, number, victim, devices, which
+):
+    jax.config.update("jax_num_cpu_devices", devices)
 
     def counted(batch, mesh, rows=None):
         global batches
@@ -47,7 +65,7 @@ def main(runs, coordinator, processes, process, kill_at, number, victim):
     joining._HEARTBEAT = 10
     ours = hosts.Group(coordinator, processes, process)
     hosts.join(ours, runs / "hosts" / f"{process}.log", patience=60)
-    tiny = conftest.tiny_experiment(widths=(16, 32))
+    tiny = EXPERIMENTS[which]()
     try:
         run.run(tiny, "tiny", run.Workspace(runs, "mini", data_mesh(), print))
     except signals.Interrupted as interrupted:
