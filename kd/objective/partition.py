@@ -3,8 +3,8 @@
 Of a teacher whose largest logits alone are known, with the sum of all others
 (`kd.types.TopLogits`), predictions are distributions over k + 1 classes, and those of
 the student are made so, too: what the two are compared by stays a divergence. Taking
-classes together loses something and adds nothing, so it is at most the divergence of
-the full predictions (the data processing inequality), and equal where one class is left.
+classes together adds nothing, so it is at most the divergence of the full predictions
+(the data processing inequality), and equal to it where one class is left.
 """
 
 from typing import TYPE_CHECKING
@@ -56,14 +56,14 @@ def largest_and_rest(
 ) -> Float[Array, "*n k+1"]:
     """The logits of some classes, and one of all others together.
 
-        z = (s_i for i in ids, temperature log sum_(i not in ids) exp(s_i / temperature))
+        z = (s_i for i in ids, tau log sum_(i not in ids) exp(s_i / tau))
 
     -inf is a class ruled out, and so is the last where there are no others.
 
     Args:
         logits: s.
         ids: of every prediction, all different.
-        temperature: at which the others add up.
+        temperature: tau, at which the others add up.
         where: False of predictions that do not count, whatever they hold.
     """
     exact = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
