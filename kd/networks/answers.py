@@ -28,7 +28,6 @@ from kd.networks.write import with_texts
 from kd.train.mesh import replicate
 from kd.types import Batch, Embedding, Outputs
 
-
 _DENSE = Dense()
 
 

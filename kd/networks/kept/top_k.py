@@ -56,7 +56,8 @@ class TopK(Streamed):
         if num_teachers > 1:
             yield (
                 f"{_name(self)} keeps other classes of each of {num_teachers} "
-                "teachers, which have no mean; set keep=hidden, keep=dense or answers=live"
+                "teachers, which have no mean; set keep=hidden, keep=dense or "
+                "answers=live"
             )
         for loss in losses:
             if not loss.needs_teacher:
