@@ -20,10 +20,12 @@ from kd.divergences import (
     SkewedKL,
 )
 from kd.objective import CrossEntropy
+from kd.objective import mix as mix_module
 from kd.objective.chunked import weighted_sum
 from kd.objective.mix import Mix
 from kd.objective.partition import taken_together
 from kd.scheduled import scheduled
+from kd.train.mesh import data_mesh, replicate
 from kd.types import Head, Outputs, TopLogits
 
 ROWS, CLASSES = 7, 11
@@ -220,6 +222,45 @@ def test_some_rows_at_a_time_equal_all_at_once(x64):
     expected, found = (jax.value_and_grad(f)(student) for f in (dense, chunked))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_a_mix_takes_them_some_rows_at_a_time(num_devices, x64, monkeypatch):
+    student, teacher, random = heads(num_rows=16)
+    student = student.replace(hidden=student.hidden.reshape(4, 4, -1))
+    top = top_of(teacher.reshape(4, 4, -1), 8, 2.0)
+    batch = {
+        "mask": jnp.asarray([True, True, False, True]),
+        "prediction_mask": jnp.asarray(random.random((4, 4)) < 0.7),
+        "labels": jnp.asarray(random.integers(97, size=(4, 4))),
+    }
+    mix = 0.3 * PerToken(CrossEntropy()) + 0.7 * PerToken(KL(temperature=2.0))
+    mesh = data_mesh(jax.devices()[:num_devices])
+
+    def found():
+        def loss(student, top):
+            return mix.apply(
+                {"ce": (), "kl": ()}, student.outputs(), top.outputs(), batch,
+                jnp.int32(0),
+            )  # fmt: skip
+
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return jax.jit(jax.value_and_grad(loss, has_aux=True))(
+                *replicate((student, top), mesh)
+            )
+
+    expected = found()
+    taken = []
+    rows_of = mix_module.weighted_sum
+    monkeypatch.setattr(mix_module, "large", lambda head: True)
+    monkeypatch.setattr(mix_module, "rows_at_once", lambda num_classes: 3)
+    monkeypatch.setattr(
+        mix_module, "weighted_sum",
+        lambda *given, **how: taken.append(given) or rows_of(*given, **how),
+    )  # fmt: skip
+    for a, b in zip(jax.tree.leaves(found()), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+    assert isinstance(taken[0][3], TopLogits)
 
 
 def test_no_array_has_all_classes_of_all_rows():

@@ -114,7 +114,8 @@ def kept(
     )
     found = _of_first(lambda: folders.look(folder, description))
     if found.measured is None:
-        found = _make(folder, description, teacher, keep, data, about, mesh, what, say)
+        _make(folder, description, teacher, keep, data, about, mesh, what, say)
+    found = _seen(folder, description)
     arrays = folders.read(folder, description)
     names = [*arrays]
     prefix = answers_name(i)
@@ -187,7 +188,7 @@ def _make(
     mesh: Mesh,
     what: str,
     say: Callable[[str], Any],
-) -> folders.Found:
+) -> None:
     """Asks about what the folder lacks, and writes it there."""
     with contextlib.ExitStack() as held:
 
@@ -198,7 +199,7 @@ def _make(
         hosts.of_first(claim)
         found = _of_first(lambda: folders.look(folder, description))
         if found.measured is not None:  # by the process that was waited for
-            return found
+            return
         size = folders.num_bytes(description)
         left = round(size * (1 - found.rows_done / max(len(about), 1)))
         hosts.of_first(lambda: folders.check_space(folder, left, what))
@@ -222,7 +223,6 @@ def _make(
             folders.note(folder, description, len(about), differs)
 
         hosts.of_first(finish)
-        return _seen(folder, description)
 
 
 def _write(

@@ -79,16 +79,15 @@ def test_from_text_to_page(experiment, place):
     few = dataclasses.replace(experiment, objective=two, keep=TopK(k=8))
     summary, _ = whole_and_resumed(few, place)
     (facts,) = summary["teacher"]["kept"]
-    assert (
-        facts["what"].startswith("top 8 of 2") and "temperatures 1,2" in facts["what"]
-    )
+    assert facts["what"].startswith("top 8 of 2")
+    assert facts["what"].endswith("at temperatures 1,2")
     assert facts["bytes_per_prediction"] == 4 * 8 + 2 * 4
-    assert facts["sample"]["predictions"] == 16 * facts["sample"]["examples"]
+    # The last row is short.
+    assert 63 * 16 < facts["sample"]["predictions"] < 64 * 16
     assert 0 < facts["mass_outside"]["mean"][0] < facts["mass_outside"]["mean"][1] < 1
     assert 0 < facts["log_probability_error"]["max"][0] < 1e-2
     said = [line for line in place.said if line.startswith("answers of its recipe")]
-    assert len(said) == 3 and "to write in" in said[0]
-    assert "to write" not in said[1] + said[2]  # found, by each of the next two
+    assert len(said) == 2 and "to write in" in said[0]
 
 
 def test_what_is_kept_teaches_as_much_as_it_holds(experiment, place):
