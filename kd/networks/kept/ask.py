@@ -175,7 +175,8 @@ def _as_wide(arrays: Mapping[str, Any], batch: Mapping[str, Any]) -> Mapping[str
 
 def _of_first(look: Callable[[], folders.Found]) -> folders.Found:
     """What the first process finds."""
-    return folders.Found(*hosts.of_first(lambda: [*look()]))
+    told: list[Any] = hosts.of_first(lambda: [*look()])
+    return folders.Found(*told)
 
 
 def _make(

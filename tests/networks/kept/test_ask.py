@@ -259,3 +259,26 @@ def test_the_command(experiment, place, monkeypatch, capsys):
     assert "36.0 bytes a prediction; on " in shown and "mass outside" in shown
     with pytest.raises(UserError, match="of which experiment"):
         command.main([])
+
+
+def test_seeds_train_together_from_it(experiment, place):
+    kept = dataclasses.replace(
+        experiment, keep=HiddenAndHead(), num_steps=4,
+        student=dataclasses.replace(
+            experiment.student, dropout=0.0, embedding_dropout=0.0,
+            attention_dropout=0.0,
+        ),
+    )  # fmt: skip
+    for keep in (HiddenAndHead(), TopK(k=8)):
+        both = [dataclasses.replace(kept, keep=keep, seed=seed) for seed in (0, 1)]
+        run.make_together(both, place.workspace)
+        for member in both:
+            folder = run.folder_of(member, place.workspace)
+            together = metrics_log.read(folder / "metrics.jsonl")
+            run.run(member, f"alone {type(keep).__name__}", place.workspace)
+            name = f"alone {type(keep).__name__}/{member.seed}/metrics.jsonl"
+            alone = metrics_log.read(place.workspace.runs / name)
+            for ours, theirs in zip(together, alone, strict=True):
+                for metric in ("loss", "nll"):
+                    if metric in ours:
+                        assert ours[metric] == pytest.approx(theirs[metric], rel=1e-4)

@@ -16,6 +16,12 @@ def logits(*shape, scale=3.0):
     return jnp.asarray(scale * random.normal(size=shape), jnp.float32)
 
 
+def top_of(keep, arrays):
+    top = keep.outputs(arrays, ()).top
+    assert top is not None
+    return top
+
+
 def bytes_per_prediction(keep, outputs):
     arrays = keep.arrays(outputs)
     predictions = outputs.logits.shape[0] * outputs.logits.shape[1]
@@ -37,7 +43,7 @@ def test_ids_and_values_are_those_of_the_largest(num_classes):
     keep = TopK(k=8, temperatures=(1.0, 2.0))
     arrays = keep.arrays(Outputs(jnp.asarray(t)))
     assert ("high_ids" in arrays) == (num_classes > 65_536)
-    top = keep.outputs(arrays, ()).top
+    top = top_of(keep, arrays)
     order = np.argsort(-t, axis=-1, kind="stable")
     np.testing.assert_array_equal(top.ids, order[..., :8])
     sorted_ = np.take_along_axis(t, order, -1).astype(np.float64)
@@ -72,7 +78,7 @@ def test_the_error_of_a_log_probability_is_bounded(scale):
 def test_extreme_and_impossible_logits():
     t = jnp.asarray([[[1e6, 0.0, -1e6, -jnp.inf, -jnp.inf]], [[-jnp.inf] * 5]])
     keep = TopK(k=4, temperatures=(1.0,))
-    top = keep.outputs(keep.arrays(Outputs(t)), ()).top
+    top = top_of(keep, keep.arrays(Outputs(t)))
     np.testing.assert_array_equal(
         top.values[0, 0], np.array([0, -65504, -65504, -np.inf], np.float16)
     )
@@ -105,7 +111,8 @@ def test_logits_are_made_of_hidden_states(dtype):
     )  # fmt: skip
     live, keep = head.outputs(), HiddenAndHead(dtype=dtype)
     told = keep.outputs(keep.arrays(live), keep.shared(live))
-    assert told.head.kernel is head.kernel and told.logits.shape == (3, 4, 11)
+    assert told.head is not None and told.head.kernel is head.kernel
+    assert told.logits.shape == (3, 4, 11)
     tolerance = {"float16": 3e-3, "bfloat16": 3e-2, "float32": 0}[dtype]
     np.testing.assert_allclose(told.logits, live.logits, atol=tolerance)
     errors = keep.errors(live, told)["log_probability_error"]
