@@ -6,6 +6,7 @@ import pytest
 
 from kd.divergences import KL, LogitMSE, PerToken, SinKD, SkewedKL
 from kd.networks.kept import Dense, HiddenAndHead, TopK, keep_in
+from kd.networks.kept.ask import overflows
 from kd.networks.kept.top_k import packed, unpacked
 from kd.objective import CrossEntropy
 from kd.types import Head, Outputs
@@ -117,6 +118,15 @@ def test_logits_are_made_of_hidden_states(dtype):
     np.testing.assert_allclose(told.logits, live.logits, atol=tolerance)
     errors = keep.errors(live, told)["log_probability_error"]
     assert errors.shape == (3, 4, 1) and (errors <= 2 * tolerance).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "uint16"])
+def test_numbers_beyond_a_dtype_are_found(dtype):
+    values = jnp.asarray([[0.0, -2.0], [1e5, 3.0]])
+    hidden = np.asarray(values.astype(dtype))
+    assert overflows(hidden) == (dtype == "float16")
+    ruled_out = np.asarray(jnp.asarray([1.0, -jnp.inf]).astype(dtype))
+    assert not overflows(ruled_out)
 
 
 def test_what_a_person_says_is_kept():
