@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp hosts table sweep profile experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp hosts table sweep profile cache experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -117,6 +117,12 @@ profile: $(INSTALLED)  ## compare training with dev in the layers of a run: RUN=
 	@exec $(PY) -m kd profile $(call given,SOURCE,--source=) \
 		$(call given,DATA_DIR,--data-dir=) $(and $(call given,DEBUG),--debug) \
 		$(call given,RUN) $(ARGS)
+
+cache: $(INSTALLED)  ## ask an experiment's teachers beforehand, once: NAME= [as exp, ARGS="answers=cached keep=64"]
+	@exec $(PY) -m kd cache $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
+		$(call given,NAME) $(ARGS)
 
 experiments: $(INSTALLED)  ## list the experiments with a line each
 	@$(PY) -c 'from kd import catalog; print(catalog.listing())'

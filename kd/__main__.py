@@ -1,6 +1,7 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
-`python -m kd table`, `sweep` and `profile` are what the targets of those names call.
+`python -m kd table`, `sweep`, `profile` and `cache` are what the targets of those names
+call.
 `python -m kd generate MODEL --prompt TEXT` shows what a language model writes;
 `python -m kd hosts N NAME` runs an experiment in several processes on this machine.
 """
@@ -17,6 +18,7 @@ _COMMANDS = {
     "table": "kd.compare.command",
     "sweep": "kd.compare.sweep",
     "profile": "kd.profile.command",
+    "cache": "kd.cache.command",
     "generate": "kd.networks.generate",
     "hosts": "kd.hosts.launch",
 }
@@ -28,8 +30,9 @@ def _parser() -> options.Parser:
         prog="python -m kd",
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
         "NAME` tries their settings, `profile RUN` compares training with dev in the "
-        "layers of a run, `generate MODEL` shows what a language model writes; each "
-        "has its own --help. `hosts N NAME` runs one in N processes.",
+        "layers of a run, `cache NAME` asks its teachers beforehand, `generate MODEL` "
+        "shows what a language model writes; each has its own --help. `hosts N NAME` "
+        "runs one in N processes.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(

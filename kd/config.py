@@ -19,6 +19,7 @@ from kd.errors import UserError
 from kd.evaluate.metric import Metric
 from kd.experiment import Experiment, Network, network_in, shared_data
 from kd.models import saved
+from kd.networks.kept import Keep, keep_in
 from kd.networks.place import model_place
 from kd.objective import Mix, Term
 from kd.procedures.online import Peer
@@ -213,6 +214,8 @@ def _parse(text: str, current: Any, expected: Any) -> Any:
         places = [] if text.lower() == "none" else text.split(",")
         changes = [network.change for network in current] + [None] * len(places)
         return tuple(network_in(*both) for both in zip(places, changes, strict=False))
+    if expected is Keep:
+        return keep_in(text)
     origin = typing.get_origin(expected)
     if origin in (typing.Union, types.UnionType):
         if text.lower() == "none" and type(None) in typing.get_args(expected):
@@ -343,6 +346,7 @@ _AS_BEFORE = (
     ("teacher_weights", []),
     ("head_dropout", None),
     ("variant", "bert"),
+    ("keep", {"class": "Dense"}),
 )
 
 

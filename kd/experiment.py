@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from kd.data.task import Task
 from kd.networks.change import Change
+from kd.networks.kept import Dense, Keep
 from kd.networks.place import place
 from kd.objective import Loss, Mix, embeddings_of, live_readers
 from kd.procedures.offline import Offline
@@ -41,6 +42,9 @@ class Experiment:
             vectors of their hidden states as the objective reads, once and read them
             from then on; "live" to run the teachers in every step, as any objective
             that reads more than one vector an example of a hidden state makes them.
+        keep: what is kept of cached logits: `Dense()` for all of them, `TopK(k=64)` for
+            the largest and the sum of the others, `HiddenAndHead()` for what they are
+            made of; see `kd.networks.kept`. On the command line dense, 64 or hidden.
         teacher_weights: of the logits of several teachers, whose weighted sum is then
             their answer; empty for the mean of their probabilities.
         start: the trained network whose weights the student begins with; None for
@@ -70,6 +74,7 @@ class Experiment:
     student: Architecture | None
     teachers: "tuple[Network, ...]" = ()
     answers: Literal["cached", "live"] = "cached"
+    keep: Keep = Dense()
     teacher_weights: tuple[float, ...] = ()
     start: "Network | None" = None
     procedure: Procedure = Offline()
@@ -165,6 +170,7 @@ class Experiment:
             if problem := loss.problem(rows):
                 yield problem
         yield from self._unanswered()
+        yield from self._kept()
         yield from self.procedure.problems(self)
         if self.view is not None:
             yield from self.view.problems(self)
@@ -205,6 +211,27 @@ class Experiment:
                     f"data.unanswered={self.data.unanswered} reads a teacher's cached "
                     f"answers about the others; {what}"
                 )
+
+    def _kept(self):
+        """What speaks against what is to be kept of the teachers' answers."""
+        if isinstance(self.keep, Dense) or not self.asks_teachers:
+            return
+        readers = ", ".join(loss.name for loss in self.losses if loss.reads_hidden)
+        for wrong, what in (
+            (self.answers == "live", "answers=live keeps none; set answers=cached"),
+            (readers, f"{readers} reads hidden states of the teacher"),
+            (self.view, "a view would mix, or change, what answers are known of"),
+            (
+                not self.procedure.takes_kept,
+                f"{type(self.procedure).__name__} reads all of the logits itself",
+            ),
+        ):
+            if wrong:
+                yield (
+                    f"keep={type(self.keep).__name__} is of cached answers that losses "
+                    f"of logits alone read; {what}; or set keep=dense"
+                )
+        yield from self.keep.problems(self.losses, len(self.teachers))
 
     @property
     def _mixes(self) -> list[Mix]:

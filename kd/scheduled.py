@@ -41,6 +41,13 @@ class Scheduled(Wrapper):
         object.__setattr__(self, "row_by_row", self.loss.row_by_row)
         super().__post_init__()
 
+    @property
+    def tail_temperature(self) -> float | None:
+        """None where it follows the step: a tail is summed up beforehand."""
+        if any(path.split(".")[-1] == "temperature" for path, _ in self.schedules):
+            return None
+        return super().tail_temperature
+
     def problem_within(self, num_steps: int) -> str:
         for path, schedule in self.schedules:
             values = values_within(schedule, num_steps)

@@ -81,6 +81,19 @@ class Head(flax.struct.PyTreeNode):
         """The same in rows, [n, d]."""
         return self.replace(hidden=self.hidden.reshape(-1, self.hidden.shape[-1]))
 
+    @property
+    def rows(self) -> Any:
+        """What there is of every prediction; the rest is the same for all."""
+        return self.hidden
+
+    def with_rows(self, rows: Any) -> "Head":
+        """The same of other predictions."""
+        return self.replace(hidden=rows)
+
+    def outputs(self) -> "Outputs":
+        """With all logits, and what they are made by."""
+        return Outputs(self.logits(), head=self)
+
     def logits(self) -> Float[Array, "*n v"]:
         """All of them: the products in the wider dtype of the two."""
         dtype = jnp.promote_types(self.hidden.dtype, self.kernel.dtype)
@@ -94,6 +107,47 @@ class Head(flax.struct.PyTreeNode):
         if self.cap is not None:
             raw = self.cap * jnp.tanh(raw / self.cap)
         return raw[:, : self.num_classes].reshape(*self.hidden.shape[:-1], -1)
+
+
+class TopLogits(flax.struct.PyTreeNode):
+    """The largest logits of every prediction; all other classes are one, the tail.
+
+        z = (t_i for i in ids, tail),   tail = tau log sum_(i not in ids) exp(t_i / tau)
+
+    so that softmax(z / tau) has the probabilities of the k classes at the temperature
+    tau, and of all others together. The fields have no array types, as in `Head`.
+    """
+
+    ids: Any
+    """Of the classes, [*n, k], any integer dtype."""
+    values: Any
+    """Their logits, up to a constant of every prediction, [*n, k], any float dtype."""
+    tails: Any
+    """The tail at every temperature, up to the same constant, [*n, c]."""
+    temperatures: tuple[float, ...] = flax.struct.field(pytree_node=False)
+
+    def flat(self) -> "TopLogits":
+        """The same in rows, [n, k]."""
+        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), self)
+
+    @property
+    def rows(self) -> Any:
+        """What there is of every prediction: everything."""
+        return self
+
+    def with_rows(self, rows: Any) -> "TopLogits":
+        """The same of other predictions."""
+        return rows
+
+    def outputs(self) -> "Outputs":
+        """Without logits of classes that have names: [*n, 0]."""
+        return Outputs(jnp.zeros((*self.ids.shape[:-1], 0)), top=self)
+
+    def logits(self, temperature: float) -> Float[Array, "*n l"]:
+        """z at one of the temperatures, l = k + 1 of them."""
+        tail = self.tails[..., self.temperatures.index(temperature), None]
+        dtype = jnp.promote_types(self.values.dtype, tail.dtype)
+        return jnp.concatenate([self.values.astype(dtype), tail.astype(dtype)], -1)
 
 
 class Outputs(NamedTuple):
@@ -123,6 +177,8 @@ class Outputs(NamedTuple):
     head_logits: tuple[Float[Array, "b v"], ...] = ()
     """Of a network with several classifiers, the logits of each; `logits` is their
     mean."""
+    top: TopLogits | None = None
+    """Of a teacher of whose logits no more is known; `logits` are then [b, *n, 0]."""
 
 
 Cache = Any

@@ -142,7 +142,7 @@ PAPER_EVALUATES_EVERY = 5
 
 _FREE = (
     "student", "start", "objective", "optimizer", "procedure", "view", "answers",
-    "term_gradients", "seed",
+    "keep", "term_gradients", "seed",
 )  # fmt: skip
 """What methods are about. The rest, data, teachers and budget, is the same in every
 row: else a difference has two causes."""

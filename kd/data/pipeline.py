@@ -73,7 +73,8 @@ class TrainingBatches:
             of the number of devices times that of micro-batches.
         seed: of the order.
         answers: what else a batch holds of its examples, by name: the cached logits of
-            teachers on the split, and what the procedure notes.
+            teachers on the split, and what the procedure notes; arrays [num_examples,
+            ...], or what gives rows as they do.
         sample: which of the examples, and with which labels; None for the split as it
             is.
         here: the rows of a batch that this process makes, in order; by default all. Of
@@ -84,9 +85,7 @@ class TrainingBatches:
     batch_size: int
     rows: int
     seed: int
-    answers: Mapping[str, Shaped[np.ndarray, "num_examples ..."]] = dataclasses.field(
-        default_factory=dict
-    )
+    answers: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sample: Sample | None = None
     here: Int[np.ndarray, "rows_here"] | None = None
 
@@ -148,7 +147,7 @@ def collate(
     split: Split,
     index: Int[np.ndarray, "b"],
     rows: int,
-    answers: Mapping[str, np.ndarray] = _NONE,
+    answers: Mapping[str, Any] = _NONE,
     here: Int[np.ndarray, "rows_here"] | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of one batch; rows beyond its examples repeat one and are masked.

@@ -22,6 +22,7 @@ class SoftCrossEntropy(Rescaled, Divergence):
 
     name = "soft_ce"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -43,6 +44,7 @@ class ReverseCrossEntropy(Rescaled, Divergence):
 
     name = "reverse_ce"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where

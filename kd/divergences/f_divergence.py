@@ -46,6 +46,7 @@ class FDivergence(Rescaled, Divergence):
 
     name = "f_divergence"
     row_by_row = True
+    coarsens = True
     generator: Callable[[Array], Array] = dataclasses.field(kw_only=True)
     at_zero: float | None = dataclasses.field(default=None, kw_only=True)
     at_infinity: float | None = dataclasses.field(default=None, kw_only=True)
@@ -111,6 +112,7 @@ class TotalVariation(Softened, Divergence):
 
     name = "tvd"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -139,6 +141,7 @@ class Alpha(Rescaled, Divergence):
 
     name = "alpha"
     row_by_row = True
+    coarsens = True
     alpha: float = 0.5
 
     def __post_init__(self) -> None:
@@ -169,6 +172,7 @@ class Hellinger(Rescaled, Divergence):
 
     name = "hellinger"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -191,6 +195,7 @@ class ChiSquared(Rescaled, Divergence):
 
     name = "chi_squared"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -217,6 +222,7 @@ class Renyi(Rescaled, Divergence):
 
     name = "renyi"
     row_by_row = True
+    coarsens = True
     alpha: float = 0.5
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ class KL(Rescaled, Divergence):
 
     name = "kl"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -46,6 +47,7 @@ class ReverseKL(Rescaled, Divergence):
 
     name = "rkl"
     row_by_row = True
+    coarsens = True
 
     def rows(self, student, teacher, where):
         del where
@@ -72,6 +74,7 @@ class Jeffreys(Rescaled, Divergence):
 
     name = "jeffreys"
     row_by_row = True
+    coarsens = True
     forward: float = 1.0
     reverse: float = 1.0
 
@@ -115,6 +118,7 @@ class SkewedKL(Rescaled, Divergence):
 
     name = "skl"
     row_by_row = True
+    coarsens = True
     skew: float = 0.1
 
     def __post_init__(self) -> None:
@@ -150,6 +154,7 @@ class SkewedReverseKL(Rescaled, Divergence):
 
     name = "srkl"
     row_by_row = True
+    coarsens = True
     skew: float = 0.1
     constant_mixture: bool = False
 
@@ -190,6 +195,7 @@ class JS(Rescaled, Divergence):
 
     name = "js"
     row_by_row = True
+    coarsens = True
     beta: float = 0.5
 
     def __post_init__(self) -> None:

@@ -62,6 +62,11 @@ class LabelWords(Wrapper):
                 )
         super().__post_init__()
 
+    @property
+    def tail_temperature(self) -> None:
+        """Words are classes by themselves."""
+        return None
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:

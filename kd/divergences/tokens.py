@@ -1,6 +1,7 @@
 """Losses of single predictions, applied to the tokens of sequences."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import jax
@@ -173,7 +174,8 @@ def _rows(batch: Batch) -> Batch:
 
 
 def _flat(outputs: Outputs) -> Outputs:
-    return Outputs(outputs.logits.reshape(-1, outputs.logits.shape[-1]))
+    *sizes, num_classes = outputs.logits.shape
+    return Outputs(outputs.logits.reshape(math.prod(sizes), num_classes))
 
 
 def _first(outputs: Outputs) -> Outputs:

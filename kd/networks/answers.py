@@ -1,7 +1,6 @@
 """What teachers say about the data, computed once and kept."""
 
 import functools
-import hashlib
 import math
 import pathlib
 import types
@@ -15,17 +14,21 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Shaped
 
 from kd import hosts
-from kd.atomic import atomic_write
 from kd.data.sample import Sample
 from kd.data.task import Prepared
 from kd.errors import UserError
 from kd.evaluate.target import Target
 from kd.features import class_means, layers
+from kd.networks.in_memory import in_place, on_train
+from kd.networks.kept import Dense, Keep, Streamed
+from kd.networks.kept.ask import Kept, kept
 from kd.networks.load import Loaded, longest
 from kd.networks.predict import as_one, keeper, logits, predictor
 from kd.networks.write import with_texts
 from kd.train.mesh import replicate
 from kd.types import Batch, Embedding, Outputs
+
+_DENSE = Dense()
 
 
 class Answers(NamedTuple):
@@ -48,6 +51,13 @@ class Answers(NamedTuple):
         types.MappingProxyType({})
     )
     """Of the only teacher, those of examples."""
+    kept: tuple[Kept, ...] = ()
+    """Of each, in the place of `train`, what is kept otherwise than dense."""
+
+    @property
+    def in_program(self) -> tuple[Loaded, ...]:
+        """What a step consults: teachers that run, or what they said that is kept."""
+        return self.teachers if self.in_step else tuple(k.teacher for k in self.kept)
 
     @property
     def source(self) -> str:
@@ -77,7 +87,7 @@ class Answers(NamedTuple):
             sample: what is learnt from: means of classes are over its examples, by
                 its labels. An example whose label is hidden has any class's.
         """
-        found = {}
+        found: dict[str, Any] = {}
         for one in wanted:
             own = self.embeddings.get(one._replace(of="example"))
             if own is not None and one.of == "class":
@@ -99,6 +109,7 @@ def consult(
     about: Int[np.ndarray, "q"] | None,
     in_step: bool,
     embeddings: Sequence[Embedding] = (),
+    keep: Keep = _DENSE,
     mesh: Mesh,
     cache: pathlib.Path,
     say: Callable[[str], Any],
@@ -114,6 +125,7 @@ def consult(
             from `cache`; None for not at all.
         in_step: whether they will be asked in every step.
         embeddings: vectors of the only teacher for the training split, likewise.
+        keep: of the logits on the training split.
         mesh: of the devices to compute on.
         cache: folder of logits computed before.
         say: shows a line to the person who waits.
@@ -129,10 +141,13 @@ def consult(
     every = np.arange(len(data.train))
     asked = about if about is not None else every if vector_readers else every[:0]
     comparable = not any(teacher.other_outputs for teacher in teachers)
-    if about is not None:
-        _check_size(teachers, data, len(about))
+    streamed = isinstance(keep, Streamed) and about is not None
+    dense = about if not streamed else None
+    if dense is not None:
+        _check_size(teachers, data, len(dense))
     dev, test, train, vectors = [], [], [], {}
-    for teacher in teachers:
+    told: list[Kept] = []
+    for i, teacher in enumerate(teachers):
         # One program for all splits: a network takes seconds to compile.
         of = functools.partial(_read_all, {"": logits} | vector_readers)
         predict = predictor(teacher.model, mesh=mesh, of=of)
@@ -141,11 +156,15 @@ def consult(
             dev.append(ask(data.dev)[""])
             if data.test is not None:
                 test.append(ask(data.test)[""])
-        wanted = [*([] if about is None else [""]), *vector_readers]
+        wanted = [*([] if dense is None else [""]), *vector_readers]
         if wanted:
-            vectors = _on_train(teacher, ask, of, wanted, data, asked, cache, say)
-        if about is not None:
-            train.append(_in_place(vectors.pop(""), about, len(data.train)))
+            vectors = on_train(teacher, ask, of, wanted, data, asked, cache, say)
+        if dense is not None:
+            train.append(in_place(vectors.pop(""), dense, len(data.train)))
+        if isinstance(keep, Streamed) and about is not None:
+            told.append(
+                kept(i, teacher, keep, data, about, mesh=mesh, cache=cache, say=say)
+            )
 
     def together(outputs):
         return outputs[0] if len(outputs) == 1 else np.asarray(combine(outputs))
@@ -157,13 +176,14 @@ def consult(
         tuple(teachers),
         on_dev,
         together(test) if test else on_dev,
-        None if about is None else tuple(train),
+        None if dense is None else tuple(train),
         in_step,
         len(asked),
         {
-            one: _in_place(values, asked, len(data.train))
+            one: in_place(values, asked, len(data.train))
             for one, values in zip(examples, vectors.values(), strict=True)
         },
+        tuple(told),
     )
 
 
@@ -202,7 +222,8 @@ def _check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> N
             raise UserError(
                 f"answers=cached would keep {shape[-1]:,} logits at each of "
                 f"{math.prod(shape[:-1]):,} tokens, {size / 2**30:,.1f} GiB; set "
-                "answers=live"
+                "keep=64 for the largest of them and the sum of the others, "
+                "keep=hidden, or answers=live"
             )
 
 
@@ -223,95 +244,3 @@ def _read_all(
     batch: Batch,
 ) -> dict[str, Any]:
     return {ending: read(outputs, batch) for ending, read in readers.items()}
-
-
-def _on_train(
-    teacher: Loaded,
-    ask: Callable[..., dict[str, np.ndarray]],
-    of: Callable[[Outputs, Batch], dict[str, Any]],
-    wanted: Sequence[str],
-    data: Prepared,
-    about: Int[np.ndarray, "q"],
-    cache: pathlib.Path,
-    say: Callable[[str], Any],
-) -> dict[str, Float[np.ndarray, "q ..."]]:
-    """What a teacher says of training examples, by the endings of the files' names.
-
-    What the cache lacks is computed in one pass and put there.
-
-    Args:
-        teacher: whom to ask.
-        ask: what it says of examples of a split, by the endings.
-        of: that, of its outputs for a batch.
-        wanted: the endings.
-        data: of which split.
-        about: the examples.
-        cache: folder of what was computed before.
-        say: shows a line to the person who waits.
-    """
-
-    def shapes(params, batch):
-        return of(teacher.model.apply(params, batch, None), batch)
-
-    key = _key(teacher, data, about)
-    paths = {ending: cache / f"{key}{ending}.npy" for ending in wanted}
-    widths = jax.eval_shape(shapes, teacher.params, longest(data.train))
-    found = {
-        ending: _read(path, (len(about), *widths[ending].shape[1:]), say)
-        for ending, path in paths.items()
-    }
-    # In a folder that processes share, one of them may see a new file later.
-    missing = hosts.of_first(
-        lambda: [ending for ending, values in found.items() if values is None]
-    )
-    if missing:
-        made = ask(data.train, about)
-        for ending in missing:
-            hosts.of_first(lambda ending=ending: _write(paths[ending], made[ending]))
-            # The first reads what it wrote; others may not see the file at once.
-            found[ending] = None if hosts.is_first() else made[ending]
-    for ending, path in paths.items():
-        if found[ending] is None:
-            found[ending] = np.load(path, mmap_mode="r", allow_pickle=False)
-    return cast(dict[str, np.ndarray], found)
-
-
-def _in_place(
-    logits: Float[np.ndarray, "q ..."], about: Int[np.ndarray, "q"], num_train: int
-) -> Float[np.ndarray, "num_train ..."]:
-    if len(about) == num_train:
-        return logits
-    everywhere = np.full((num_train, *logits.shape[1:]), np.nan, logits.dtype)
-    everywhere[about] = logits
-    return everywhere
-
-
-def _key(teacher: Loaded, data: Prepared, about: Int[np.ndarray, "q"]) -> str:
-    # The weights and the inputs themselves, so that logits of another teacher or of
-    # other data are never taken for these.
-    digest = hashlib.sha256(teacher.fingerprint.encode())
-    digest.update(data.train.content())
-    if len(about) < len(data.train):
-        digest.update(np.ascontiguousarray(about).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _read(
-    path: pathlib.Path, shape: tuple[int, ...], say: Callable[[str], Any]
-) -> Float[np.ndarray, "q ..."] | None:
-    if not path.exists():
-        return None
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-        if values.shape == shape and values.dtype == np.float32:
-            return values
-    except (ValueError, OSError, EOFError, SyntaxError):
-        pass
-    say(f"{path} is damaged; computing the teacher's answers again")
-    return None
-
-
-def _write(path: pathlib.Path, values: Float[np.ndarray, "n ..."]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, "wb") as file:
-        np.save(file, values, allow_pickle=False)

@@ -2,8 +2,8 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -106,25 +106,16 @@ _MOST_LOGITS = 2**25
 """Of all rows at a time on a device, 128 MiB: of texts, fewer rows have as many."""
 
 
-def predictor(
-    model: Model,
-    *,
-    mesh: Mesh,
-    of: Callable[[Outputs, Batch], Any] = logits,
-) -> Predict:
-    """The function of a network: float32 logits, unless told otherwise.
+class _Asked(NamedTuple):
+    """A network compiled to say something of some examples of a split."""
 
-    Compiled once per shape of inputs, however often it is called.
+    num_rows: Callable[[Params, Split], int]
+    """Of a batch."""
+    answer: Callable[[Params, Split, Int[np.ndarray, "b"], int], Any]
+    """(parameters, split, examples of a group, rows) -> arrays [rows, ...]"""
 
-    Args:
-        model: asked.
-        mesh: of the devices to compute on.
-        of: what to keep of the outputs for a batch, if not the logits: arrays
-            [b, ...], or a tree of them.
 
-    Returns:
-        The function; it gives arrays [num_examples, ...] in the order of the split.
-    """
+def _asked(model: Model, mesh: Mesh, of: Callable[[Outputs, Batch], Any]) -> _Asked:
     known: dict[Any, int] = {}
 
     def num_rows(params, split) -> int:
@@ -145,19 +136,45 @@ def predictor(
     def answer(params, batch):
         return of(model.apply(params, batch, None), batch)
 
+    def batch_of(split, index, rows):
+        padded = fill_rows(index, rows)
+        here = rows_here(rows, mesh)
+        ours = padded if here is None else padded[here]
+        return shard_batch(split.inputs(ours), mesh, rows)
+
+    return _Asked(
+        num_rows,
+        lambda params, split, index, rows: answer(params, batch_of(split, index, rows)),
+    )
+
+
+def predictor(
+    model: Model,
+    *,
+    mesh: Mesh,
+    of: Callable[[Outputs, Batch], Any] = logits,
+) -> Predict:
+    """The function of a network: float32 logits, unless told otherwise.
+
+    Compiled once per shape of inputs, however often it is called.
+
+    Args:
+        model: asked.
+        mesh: of the devices to compute on.
+        of: what to keep of the outputs for a batch, if not the logits: arrays
+            [b, ...], or a tree of them.
+
+    Returns:
+        The function; it gives arrays [num_examples, ...] in the order of the split.
+    """
+    num_rows, answer = _asked(model, mesh, of)
+
     def predict(params, split, about=None):
         if about is None:
             about = np.arange(len(split))
         rows = num_rows(params, split)
         plan = plan_in_order(split.groups[about], batch_size=rows)
-
-        def batch_of(index):
-            padded = fill_rows(about[index], rows)
-            here = rows_here(rows, mesh)
-            ours = padded if here is None else padded[here]
-            return shard_batch(split.inputs(ours), mesh, rows)
-
-        found = [answer(params, batch_of(index)) for index in plan]
+        found = [answer(params, split, about[index], rows) for index in plan]
         order = np.concatenate(plan)
 
         def in_order(*parts):
@@ -174,6 +191,36 @@ def predictor(
         return jax.tree.map(in_order, *found)
 
     return predict
+
+
+def streamer(
+    model: Model, *, mesh: Mesh, of: Callable[[Outputs, Batch], Any]
+) -> Callable[[Params, Split, Int[np.ndarray, "q"]], Iterator[Any]]:
+    """As `predictor`, batch by batch: no more than two are in memory.
+
+    Returns:
+        The function of parameters, a split and examples of it, in the order of their
+        groups; it gives arrays [b, ...], or trees of them, of the first b examples, of
+        the next, and so on. From wherever a batch begins the rest are the same.
+    """
+    num_rows, answer = _asked(model, mesh, of)
+
+    def stream(params, split, about):
+        rows = num_rows(params, split)
+        before = None
+        for index in plan_in_order(split.groups[about], batch_size=rows):
+            found = answer(params, split, about[index], rows)
+            # The devices are at work while what they made before is looked at.
+            if before is not None:
+                yield fetched(*before)
+            before = found, len(index)
+        if before is not None:
+            yield fetched(*before)
+
+    def fetched(found, num):
+        return jax.tree.map(lambda x: gathered([x], mesh)[0][:num], found)
+
+    return stream
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@
 mix.py       what a loss is, and a weighted sum of them
 targets.py   losses on what the data say
 of_head.py   a loss of one of several classifiers
+partition.py losses on predictions of which some classes are taken for one
 chunked.py   sums of losses over logits that are never there all at once
 
 No divergence is known here; they import this package, not the other way round.

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from kd.objective.partition import taken_together
 from kd.transport.sharding import AXIS, devices_of_mesh
-from kd.types import Batch, Head, Metrics, Outputs
+from kd.types import Batch, Head, Metrics, Outputs, TopLogits
 
 if TYPE_CHECKING:
     from kd.objective.mix import Loss
@@ -46,7 +47,7 @@ def weighted_sum(
     losses: "Sequence[Loss]",
     weights: Float[Array, "k"],
     student: Head,
-    teacher: Head | None,
+    teacher: Head | TopLogits | None,
     batch: Batch,
     row_weights: Float[Array, "k n"],
     *,
@@ -64,7 +65,8 @@ def weighted_sum(
         losses: that compute row by row (`Loss.row_by_row`) and learn nothing.
         weights: of every loss; constants.
         student: differentiated, in its hidden states, kernel and bias.
-        teacher: a constant; None if no loss needs one.
+        teacher: a constant: what its logits are made by, or the largest of them; None
+            if no loss needs one.
         batch: what the losses read besides, such as "mask" and "labels", [n] each, and
             scalars, such as the step.
         row_weights: of every row in every loss, 0 where it is masked; constants.
@@ -121,7 +123,10 @@ def _over_devices(function, losses, num_rows, student, constants):
     rows, everywhere = jax.P(AXIS), jax.P()
 
     def specs(head):
-        return head and jax.tree.map(lambda _: everywhere, head).replace(hidden=rows)
+        if head is None:
+            return None
+        split = jax.tree.map(lambda _: rows, head.rows)
+        return jax.tree.map(lambda _: everywhere, head).with_rows(split)
 
     def mine(student, constants):
         found, gradient = function(losses, num_rows, student, constants)
@@ -202,17 +207,21 @@ def _in_parts(losses, num_rows, student, constants):
         # Whatever masked rows hold: the kernel's gradient multiplies them with 0.
         return jnp.where(rows["mask"][:, None], hidden, 0)
 
-    theirs = teacher and emptied(teacher.hidden)
+    theirs = teacher and jax.tree.map(emptied, teacher.rows)
     parts = jax.tree.map(split, (emptied(student.hidden), theirs, rows, row_weights.T))
 
     def of_part(student, part):
         _, theirs, rows, row_weights = part
         ours = Outputs(student.logits())
-        asked = teacher and Outputs(teacher.replace(hidden=theirs).logits())
+        asked = teacher and teacher.with_rows(theirs).outputs()
         seen = rows | scalars
+
+        def of(loss):
+            return loss.per_example((), *taken_together(loss, ours, asked, seen), seen)
+
         sums = jnp.stack(
             [
-                jnp.vdot(own, loss.per_example((), ours, asked, seen))
+                jnp.vdot(own, of(loss))
                 for loss, own in zip(losses, row_weights.T, strict=True)
             ]
         )

@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kd.objective.chunked import OverRows, large, rows_at_once, weighted_sum
+from kd.objective.partition import taken_together
 from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
 
 
@@ -31,6 +32,10 @@ class Loss(abc.ABC):
     """Whether a row's value depends on the logits of that row alone; a class attribute.
     Those of a large vocabulary then need not be there all at once, see
     `kd.objective.chunked`; a loss that does not say so is given all of them."""
+    coarsens: bool = False
+    """Whether classes may be taken together, a class attribute: of the coarser
+    predictions the loss is then at most what it is of the full ones, as every
+    f-divergence. It needs no more of a teacher than `kd.types.TopLogits`."""
 
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
@@ -138,6 +143,11 @@ class Loss(abc.ABC):
         return False
 
     @property
+    def tail_temperature(self) -> float | None:
+        """At which classes add up that are taken together; None where they may not."""
+        return getattr(self, "temperature", 1.0) if self.coarsens else None
+
+    @property
     def compares_views(self) -> bool:
         """Whether a second view of every example stands in the teacher's place."""
         return False
@@ -196,6 +206,10 @@ class Wrapper(Loss):
     @property
     def reads_labels(self) -> bool:
         return self.loss.reads_labels
+
+    @property
+    def tail_temperature(self) -> float | None:
+        return self.loss.tail_temperature
 
     @property
     def compares_views(self) -> bool:
@@ -385,7 +399,9 @@ class Mix:
         batch: Batch,
     ) -> tuple[list[Float[Array, ""]], Metrics] | None:
         """`weighted` some rows at a time, where there are many and all terms can."""
-        ours, theirs = student.head, teacher.head if teacher is not None else None
+        ours, theirs = student.head, None
+        if teacher is not None:
+            theirs = teacher.head if teacher.top is None else teacher.top
         if ours is None or not large(ours):
             return None
         if (self.needs_teacher and theirs is None) or _is_partly_unknown(batch):
@@ -459,6 +475,7 @@ def _look(
 
     The metrics are those of the first labels.
     """
+    student, teacher = taken_together(loss, student, teacher, batch)
     share = _share(loss, batch)
     if share is None:
         return loss.per_example_with_metrics(params, student, teacher, batch)

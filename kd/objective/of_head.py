@@ -38,6 +38,11 @@ class OfHead(Wrapper):
         if self.head < 0:
             raise ValueError(f"head must be 0 or more, got {self.head}")
 
+    @property
+    def tail_temperature(self) -> None:
+        """Classes are not taken together before the head is chosen."""
+        return None
+
     def init(
         self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
     ) -> Params:

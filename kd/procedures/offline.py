@@ -33,6 +33,8 @@ class Offline(Procedure):
     you2017learning, whose mean is of softened probabilities.
     """
 
+    takes_kept = True
+
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         if len(experiment.teachers) > 1 and experiment.objective.reads_hidden:
             readers = [

@@ -105,6 +105,10 @@ class Procedure(abc.ABC):
     gives_views = False
     """Whether losses get a second view of the example in the teacher's place."""
 
+    takes_kept = False
+    """Whether teachers are consulted by `Setting.consult` alone, so that what is kept
+    of their answers (`kd.networks.kept`) may be more, or less, than logits."""
+
     @property
     def consults_teachers(self) -> bool:
         """Whether losses of student and teacher ask the experiment's teachers.

@@ -233,8 +233,10 @@ def _batches(
     unit = num_devices * experiment.num_microbatches
     answers, sample = made_from.answers, made_from.sample
     cached = (answers.train if answers is not None else None) or ()
-    told = {answers_name(i): logits for i, logits in enumerate(cached)}
+    told: dict[str, Any] = {answers_name(i): logits for i, logits in enumerate(cached)}
     if answers is not None:
+        for one in answers.kept:
+            told |= one.arrays
         told |= answers.vectors(experiment.embeddings, sample)
     rows = math.ceil(experiment.batch_size / unit) * unit
     return TrainingBatches(

@@ -178,6 +178,8 @@ def _ask(
         e for e in experiment.embeddings if asks and (not live or e.of == "class")
     ]
 
+    keep = experiment.keep.for_losses(experiment.losses)
+
     def consult() -> Answers:
         loaded = [
             load.load(
@@ -203,6 +205,7 @@ def _ask(
             about=about,
             in_step=in_step,
             embeddings=embeddings,
+            keep=keep,
             mesh=workspace.mesh,
             cache=workspace.networks / "answers",
             say=workspace.say,
@@ -212,6 +215,6 @@ def _ask(
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
         None if about is None else about.tobytes(), in_step, experiment.teacher_weights,
-        tuple(embeddings), any(loss.reads_logits for loss in experiment.losses),
+        tuple(embeddings), keep, any(loss.reads_logits for loss in experiment.losses),
     )  # fmt: skip
     return workspace.memory.once("answers", asked, consult)

@@ -95,8 +95,8 @@ def program(
 
 
 def teachers_in_step(answers: Answers | None) -> tuple[Loaded, ...]:
-    """Those that run in every step."""
-    return answers.teachers if answers is not None and answers.in_step else ()
+    """What every step consults beside the batch: teachers, or what stands for them."""
+    return answers.in_program if answers is not None else ()
 
 
 def _build(

@@ -81,6 +81,7 @@ def write(
         results["teacher"] = {
             "num_params": sum(_count(teacher.params) for teacher in answers.teachers),
             "source": answers.source,
+            **({"kept": [one.facts for one in answers.kept]} if answers.kept else {}),
         }
         if answers.final is not None and answers.dev is not None:
             results["teacher"] |= target.scores(answers.final, targets)

@@ -160,7 +160,7 @@ def carry_out(
         experiment,
         corpus,
         [directory / "model" for directory in directories if directory],
-        _obtain(experiment, workspace),
+        obtain_all(experiment, workspace),
         workspace,
         begun,
     )
@@ -252,7 +252,7 @@ def _asked_before(experiment: Experiment, workspace: Workspace) -> int:
     return run_directory.read_json(finished).get("teacher_queries") or 0
 
 
-def _obtain(experiment: Experiment, workspace: Workspace) -> dict[str, Found]:
+def obtain_all(experiment: Experiment, workspace: Workspace) -> dict[str, Found]:
     """Where teachers and start are, by their roles; trained first if need be."""
 
     def folder(recipe: Experiment) -> pathlib.Path:

@@ -1,0 +1,1 @@
+"""Teachers asked beforehand, see `kd.networks.kept`."""
