@@ -130,7 +130,7 @@ def consult(
     asked = about if about is not None else every if vector_readers else every[:0]
     comparable = not any(teacher.other_outputs for teacher in teachers)
     if about is not None:
-        _check_size(teachers, data, len(about))
+        check_size(teachers, data, len(about))
     dev, test, train, vectors = [], [], [], {}
     for teacher in teachers:
         # One program for all splits: a network takes seconds to compile.
@@ -191,7 +191,7 @@ _LARGEST = 4 * 2**30
 """Bytes of a teacher's answers that are kept at most."""
 
 
-def _check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> None:
+def check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> None:
     """Raises UserError where logits of the training split are too many to keep."""
     for teacher in teachers:
         batch = longest(data.train)

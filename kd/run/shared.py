@@ -14,7 +14,7 @@ _KEPT = 16
 """Things of a kind; the one that was not asked for the longest goes first."""
 
 
-class Memory:
+class Shared:
     """Keeps what was made, by kind and by everything that determines it."""
 
     def __init__(self) -> None:
