@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp hosts table sweep profile experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp hosts table sweep memory profile experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -110,6 +110,12 @@ sweep: $(INSTALLED)  ## tune a table's rows alike: NAME= GRID="a.b=[1,2]" [TRIAL
 		$(call given,JOBS,--jobs=) $(call given,GRID,--grid=) $(call given,TRIALS,--trials=) \
 		$(and $(call given,TOGETHER),$(if $(filter 0,$(TOGETHER)),--no-together,--together)) \
 		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
+		$(call given,NAME) $(ARGS)
+
+memory: $(INSTALLED)  ## say what a run takes in memory, before anything is trained: NAME= [as exp]
+	@exec $(PY) -m kd memory $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
 		$(call given,NAME) $(ARGS)
 
 profile: $(INSTALLED)  ## compare training with dev in the layers of a run: RUN= [SOURCE= DATA_DIR= ARGS="--examples=512"]

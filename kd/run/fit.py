@@ -13,13 +13,15 @@ from jaxtyping import Shaped
 
 from kd import hosts
 from kd.data.task import judged
-from kd.errors import Diverged
+from kd.errors import Diverged, UserError, is_out_of_memory
 from kd.experiment import Experiment
+from kd.report.quantities import size
 from kd.run import keep
-from kd.run.assembly import assemble
+from kd.run.assembly import Assembly, assemble
 from kd.run.ingredients import Ingredients
 from kd.run.program import Learner
-from kd.run.requirements import notices
+from kd.run.relief import relief
+from kd.run.requirements import notices, requirements
 from kd.run.shared import Shared
 from kd.train import stacked
 from kd.train.block import Pace
@@ -163,10 +165,13 @@ def fit(
         )
     except Diverged:
         _close(logs)  # All of them did: every member says why.
-    except BaseException:
+    except BaseException as error:
         # What stopped the run matters more than what its end may run into.
         with contextlib.suppress(OSError):
             _close(logs)
+        if num == 1 and isinstance(error, Exception) and is_out_of_memory(error):
+            if reason := _too_large(error, members[0], parts, made_from):
+                raise UserError(reason) from error
         raise
     else:
         _close(logs)
@@ -208,6 +213,22 @@ def _outcome(member: Member, i: int, fitted: Callable[[int], Fitted]) -> Outcome
     if member.diverged:
         return Diverged(member.diverged)
     return None if member.log is None else lambda: fitted(i)
+
+
+def _too_large(
+    error: Exception, experiment: Experiment, parts: Assembly, made_from: Ingredients
+) -> str:
+    """What of a run is too large for the memory, in a line; "" if that is not known."""
+    # The program is compiled already, unless compiling it was too much.
+    with contextlib.suppress(MemoryError, RuntimeError):
+        found = requirements(experiment, parts, made_from)
+        first = str(error).partition("\n")[0]
+        return (
+            f"out of memory{f' ({first:.200})' if first else ''}; a step takes "
+            f"{size(found.total)} on each device, {relief(experiment, found)}; make "
+            "memory tells all of it"
+        )
+    return ""
 
 
 def _close(logs: Sequence[MetricsLog | None]) -> None:

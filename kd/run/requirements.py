@@ -19,9 +19,9 @@ PARAMETERS = "parameters of what learns"
 OPTIMIZER = "optimizer state"
 TEACHERS = "parameters of frozen teachers"
 BATCH = "batch"
-TEMPORARIES = "activations, gradients and other temporaries"
-RETURNED = "metrics, and what of the state is not updated in place"
-CARRIED = "what else the state carries"
+TEMPORARIES = "activations, gradients, temporaries"
+RETURNED = "metrics, and what is not updated in place"
+CARRIED = "the rest of the state"
 
 
 class Size(NamedTuple):
@@ -46,6 +46,7 @@ class Requirements(NamedTuple):
     num_devices: int
     available: int
     """What a device has, or on CPUs the host; 0 if that is not known."""
+    on_accelerator: bool
     exact: bool
     """Whether the compiler told the temporaries. If not, they are what the largest of
     their parts take, at least."""
@@ -66,7 +67,11 @@ class Requirements(NamedTuple):
 
 
 def requirements(
-    experiment: Experiment, assembly: Assembly, made_from: Ingredients
+    experiment: Experiment,
+    assembly: Assembly,
+    made_from: Ingredients,
+    *,
+    compiled: bool = True,
 ) -> Requirements:
     """Compiles the step of a run for its widest batch, and adds up what it takes.
 
@@ -79,6 +84,8 @@ def requirements(
         experiment: of the run; one seed.
         assembly: of it.
         made_from: of it; of networks shapes are enough.
+        compiled: whether the step is compiled; without, all but the temporaries is
+            known.
     """
     answers, mesh = made_from.answers, assembly.mesh
     batch = assembly.widest_batch()
@@ -91,7 +98,7 @@ def requirements(
         batch,
     )
     decisions = assembly.decisions(state, teachers)
-    analysis = _compiled(assembly, state, teachers, batch)
+    analysis = _compiled(assembly, state, teachers, batch) if compiled else None
     frozen = [t.params for t in answers.teachers] if answers is not None else []
     part = {
         name: _part(x, mesh.size * experiment.num_microbatches)
@@ -116,20 +123,22 @@ def requirements(
     ]
     if analysis is None:
         least = max(one.num_bytes for one in within)
-        device.append(Size(TEMPORARIES, least, "at least: the compiler does not say"))
+        device.append(Size(TEMPORARIES, least, "at least; not told by a compiler"))
     else:
         returned = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
         device += [
             Size(TEMPORARIES, analysis.temp_size_in_bytes, "of the compiled step"),
             Size(RETURNED, max(returned, 0)),
         ]
+    device_of_mesh = mesh.devices.flat[0]
     return Requirements(
         _sorted(device),
         _sorted(within),
         _sorted(_on_host(made_from)),
         tuple(decisions),
         mesh.size,
-        _available(mesh.devices.flat[0]),
+        _available(device_of_mesh),
+        device_of_mesh.platform != "cpu",
         analysis is not None,
     )
 
