@@ -29,9 +29,10 @@ def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
-        "NAME` tries their settings, `memory NAME` says what a run takes, `profile RUN` compares training with dev in the "
-        "layers of a run, `generate MODEL` shows what a language model writes; each "
-        "has its own --help. `hosts N NAME` runs one in N processes.",
+        "NAME` tries their settings, `memory NAME` says what a run takes, `profile "
+        "RUN` compares training with dev in the layers of a run, `generate MODEL` "
+        "shows what a language model writes; each has its own --help. `hosts N NAME` "
+        "runs one in N processes.",
     )
     parser.add_argument("name", nargs="?", help="a module in experiments/")
     parser.add_argument(

@@ -169,9 +169,9 @@ def fit(
         # What stopped the run matters more than what its end may run into.
         with contextlib.suppress(OSError):
             _close(logs)
-        if num == 1 and isinstance(error, Exception) and is_out_of_memory(error):
-            if reason := _too_large(error, members[0], parts, made_from):
-                raise UserError(reason) from error
+        full = isinstance(error, Exception) and is_out_of_memory(error)
+        if full and num == 1:
+            _tell_shortage(error, members[0], parts, made_from)
         raise
     else:
         _close(logs)
@@ -215,20 +215,22 @@ def _outcome(member: Member, i: int, fitted: Callable[[int], Fitted]) -> Outcome
     return None if member.log is None else lambda: fitted(i)
 
 
-def _too_large(
-    error: Exception, experiment: Experiment, parts: Assembly, made_from: Ingredients
-) -> str:
-    """What of a run is too large for the memory, in a line; "" if that is not known."""
+def _tell_shortage(
+    error: BaseException,
+    experiment: Experiment,
+    parts: Assembly,
+    made_from: Ingredients,
+) -> None:
+    """Raises UserError with what of a run is too large, if that can be told."""
     # The program is compiled already, unless compiling it was too much.
     with contextlib.suppress(MemoryError, RuntimeError):
         found = requirements(experiment, parts, made_from)
         first = str(error).partition("\n")[0]
-        return (
+        raise UserError(
             f"out of memory{f' ({first:.200})' if first else ''}; a step takes "
             f"{size(found.total)} on each device, {relief(experiment, found)}; make "
             "memory tells all of it"
-        )
-    return ""
+        ) from error
 
 
 def _close(logs: Sequence[MetricsLog | None]) -> None:

@@ -93,6 +93,7 @@ def _prepare(
     workspace: Workspace,
 ) -> Prepared:
     """Inputs as the networks that the run is made from read them."""
+    experiment.data.check_installed()  # Now, rather than after an epoch.
     made_from = [*teachers, *([start] if start else [])]
     adopt = made_from[0].place if made_from else ""
     data = inputs(experiment, corpus, models, adopt, workspace)
@@ -178,9 +179,7 @@ class Asking(NamedTuple):
     """Vectors of hidden states that are cached."""
 
 
-def asking(
-    experiment: Experiment, sample: Sample, say: Callable[[str], Any]
-) -> Asking:
+def asking(experiment: Experiment, sample: Sample, say: Callable[[str], Any]) -> Asking:
     """What an experiment asks its teachers, and says why they run in every step."""
     view = experiment.view
     asks, live = experiment.asks_teachers, experiment.answers == "live"

@@ -40,9 +40,7 @@ def main(arguments: list[str]) -> int:
     workspace = Workspace(runs, scale, data_mesh(), print)
     found = told(experiment, workspace)
     print(table(found))
-    quiet = Workspace(
-        runs, scale, workspace.mesh, lambda line: None, workspace.shared
-    )
+    quiet = Workspace(runs, scale, workspace.mesh, lambda line: None, workspace.shared)
     print(relief(experiment, found, lambda e, compiled: told(e, quiet, compiled)))
     return 0
 

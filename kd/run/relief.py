@@ -89,7 +89,8 @@ def _changes(experiment: Experiment, found: Requirements) -> Iterator[str]:
             if teacher is not None and teacher.recipe is not None and not teacher.place:
                 yield from _smaller("teacher.recipe.student", teacher.recipe.student)
         case _:
-            if found.largest.name == r.OPTIMIZER:
+            has_embeddings = hasattr(experiment.student, "vocab_size")
+            if found.largest.name == r.OPTIMIZER and has_embeddings:
                 yield "optimizer.frozen=embeddings"
             yield from _smaller("student", experiment.student)
 

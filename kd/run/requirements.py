@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kd.experiment import Experiment
 from kd.objective.told import Logits
-from kd.report.quantities import size
+from kd.report.quantities import count, size
 from kd.run.assembly import Assembly
 from kd.run.ingredients import Ingredients
 
@@ -91,9 +91,7 @@ def requirements(
     batch = assembly.widest_batch()
     teachers = jax.tree.map(_shape, assembly.teachers)
     state = jax.eval_shape(
-        lambda theirs, example: assembly.first_state(
-            experiment, None, theirs, example
-        ),
+        lambda theirs, example: assembly.first_state(experiment, None, theirs, example),
         teachers,
         batch,
     )
@@ -109,13 +107,13 @@ def requirements(
         Size("gradients", _bytes(state.params)),
         *_logits(assembly, state.params, made_from, part, decisions),
     ]
-    names = {
-        f"{name} {_millions(tree)}"
+    learning = [
+        f"{name} {_number(tree)}"
         for name, tree in state.params.items()
         if jax.tree.leaves(tree)
-    }
+    ]
     device = [
-        Size(PARAMETERS, _bytes(state.params), ", ".join(sorted(names, reverse=True))),
+        Size(PARAMETERS, _bytes(state.params), ", ".join(learning)),
         Size(OPTIMIZER, _bytes(state.opt_state)),
         Size(CARRIED, _bytes((state.step, state.key, state.memory))),
         Size(TEACHERS, _bytes(frozen), _of_teachers(made_from)),
@@ -258,7 +256,7 @@ def _of_teachers(made_from: Ingredients) -> str:
     answers = made_from.answers
     if answers is None:
         return ""
-    numbers = ", ".join(_millions(teacher.params) for teacher in answers.teachers)
+    numbers = ", ".join(_number(teacher.params) for teacher in answers.teachers)
     return numbers if answers.in_step else f"{numbers}; not in the step"
 
 
@@ -267,9 +265,8 @@ def _of_batch(batch: Mapping[str, Any]) -> str:
     return " x ".join(map(str, inputs.shape))
 
 
-def _millions(tree: Any) -> str:
-    number = sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-    return f"{number / 1e6:,.2f} M"
+def _number(tree: Any) -> str:
+    return count(sum(math.prod(x.shape) for x in jax.tree.leaves(tree)))
 
 
 def _shape(x: Any) -> jax.ShapeDtypeStruct:

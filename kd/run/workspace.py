@@ -12,8 +12,8 @@ from kd.data import sources
 from kd.data.sample import Sampled
 from kd.data.task import Corpus, Task
 from kd.experiment import Experiment
-from kd.run.shared import Shared
 from kd.run.obtain import key
+from kd.run.shared import Shared
 
 
 @dataclasses.dataclass(frozen=True)
