@@ -129,7 +129,7 @@ experiments: $(INSTALLED)  ## list the experiments with a line each
 bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyTorch is installed first)
 	@$(PIP) install torch==2.13.0 'transformers>=5.23' POT geomloss  # setup.cfg, extra bench
 	@for name in step_vs_pytorch procedures padding loss_overhead cached_teacher \
-		many_seeds transport transport_accuracy large_vocabulary communication; do \
+		many_seeds transport transport_accuracy large_vocabulary memory communication; do \
 		$(PY) -m benchmarks.$$name $(call given,DATA_DIR,--data-dir=) || exit; done
 	@$(PY) -m benchmarks.tables
 
