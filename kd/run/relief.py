@@ -1,6 +1,5 @@
 """Which field of an experiment lowers the largest of what a step takes."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -97,19 +96,12 @@ def _changes(experiment: Experiment, found: Requirements) -> Iterator[str]:
 
 def _smaller(path: str, network: Any) -> Iterator[str]:
     """A network of half the depth, or half the width."""
-    if network is None or not dataclasses.is_dataclass(network):
-        return
-    sizes = {field.name: getattr(network, field.name) for field in _fields(network)}
-    for name in ("num_layers", "blocks", "width", "widths"):
-        value = sizes.get(name)
+    for name in ("num_layers", "width", "widths"):
+        value = getattr(network, name, None)
         if isinstance(value, int) and value > 1:
             yield f"{path}.{name}={value // 2}"
         elif isinstance(value, tuple) and value and min(value) > 1:
             yield f"{path}.{name}={','.join(str(x // 2) for x in value)}"
-
-
-def _fields(network: Any) -> tuple[Any, ...]:
-    return dataclasses.fields(network)
 
 
 def _caveat(experiment: Experiment) -> str:
