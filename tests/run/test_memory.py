@@ -283,3 +283,23 @@ def test_it_says_which_loss_needs_all_logits(language, place, monkeypatch):
     apart = dataclasses.replace(language, term_gradients="watched")
     (line,) = r.notices(told(apart, place.workspace, False).logits)
     assert line.startswith("term_gradients needs the logits of all rows: ")
+
+
+def test_networks_in_places_are_told_without_their_weights(taught, place):
+    """As teacher and as start; the sizes in config.json are enough."""
+    workspace, _ = place
+    experiment = taught()
+    recipe = experiment.teachers[0].recipe
+    assert recipe is not None
+    run.run(recipe, "teacher", workspace)
+    model = workspace.runs / "teacher/0/model"
+    (model / "model.safetensors").unlink()
+    there = dataclasses.replace(experiment, teachers=(Network(place=str(model)),))
+    expected = told(experiment, workspace, False)
+    assert told(there, workspace, False).device == expected.device
+    begun = dataclasses.replace(
+        experiment, teachers=(), objective=1.0 * CrossEntropy(), student=None,
+        start=Network(place=str(model)),
+    )  # fmt: skip
+    found = told(begun, workspace, False)
+    assert found.of(r.PARAMETERS) == expected.of(r.TEACHERS)
