@@ -82,7 +82,7 @@ def table(found: "Requirements") -> str:
     for one in found.device:
         lines.append(_row(one))
         if one.name == TEMPORARIES:
-            lines += [_row(part, "of which ") for part in found.within]
+            lines += [_row(part, "  of which ") for part in found.within]
     lines.append(f"{'in all':<{_NAME}}{size(found.total):>{_SIZE}}")
     lines += ["", "on the host", *map(_row, found.host)]
     if found.available:
