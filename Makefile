@@ -20,7 +20,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 # The folders docs and notebooks exist.
-.PHONY: help install install-gpu exp hosts table sweep profile cache experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
+.PHONY: help install install-gpu exp hosts table sweep memory profile cache experiments bench docs notebooks test test-slow test-compiled fuzz drill lint fmt types check lock clean
 
 help:  ## print this list
 	@echo 'usage: make TARGET [NAME=value ...]'
@@ -113,6 +113,12 @@ sweep: $(INSTALLED)  ## tune a table's rows alike: NAME= GRID="a.b=[1,2]" [TRIAL
 		$(call given,RESULTS,--results=) $(and $(call given,DEBUG),--debug --verbose) \
 		$(call given,NAME) $(ARGS)
 
+memory: $(INSTALLED)  ## say what a run takes in memory, before anything is trained: NAME= [as exp]
+	@exec $(PY) -m kd memory $(call given,SCALE,--scale=) $(call given,SOURCE,--source=) \
+		$(call given,DATA_DIR,--data-dir=) $(call given,RUNS,--runs=) \
+		$(call given,WEIGHTS,--weights=) $(and $(call given,DEBUG),--debug) \
+		$(call given,NAME) $(ARGS)
+
 profile: $(INSTALLED)  ## compare training with dev in the layers of a run: RUN= [SOURCE= DATA_DIR= ARGS="--examples=512"]
 	@exec $(PY) -m kd profile $(call given,SOURCE,--source=) \
 		$(call given,DATA_DIR,--data-dir=) $(and $(call given,DEBUG),--debug) \
@@ -130,7 +136,7 @@ experiments: $(INSTALLED)  ## list the experiments with a line each
 bench: $(INSTALLED)  ## run the benchmarks, an hour on two cores: DATA_DIR= (PyTorch is installed first)
 	@$(PIP) install torch==2.13.0 'transformers>=5.23' POT geomloss  # setup.cfg, extra bench
 	@for name in step_vs_pytorch models procedures padding loss_overhead cached_teacher \
-		many_seeds transport transport_accuracy large_vocabulary communication; do \
+		many_seeds transport transport_accuracy large_vocabulary memory communication; do \
 		$(PY) -m benchmarks.$$name $(call given,DATA_DIR,--data-dir=) || exit; done
 	@$(PY) -m benchmarks.tables
 

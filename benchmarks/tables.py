@@ -179,6 +179,25 @@ def _overheads(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _memory(result: dict[str, Any]) -> list[str]:
+    """A line for every experiment."""
+    lines = [
+        "| experiment | told, MiB | measured, MiB (least to most) | told / measured "
+        "| largest |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in result["memory"]:
+        measured = np.array(row["measured"]) / 2**20
+        told, median = row["told"] / 2**20, np.median(measured)
+        name = " ".join([f"`{row['experiment']}`", *row["fields"]])
+        largest = max(row["parts"], key=row["parts"].get)
+        lines.append(
+            f"| {name} | {told:,.1f} | {median:,.1f} ({measured.min():,.1f} to "
+            f"{measured.max():,.1f}) | {told / median:.2f} | {largest} |"
+        )
+    return lines
+
+
 def _two(seconds: dict[str, list[float]]) -> tuple[np.ndarray, np.ndarray]:
     base, loss = seconds.values()
     return np.array(base), np.array(loss)
@@ -189,6 +208,7 @@ _TABLES = {
     "curves": _curves,
     "rows": _rows,
     "overheads": _overheads,
+    "memory": _memory,
 }
 
 

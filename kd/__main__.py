@@ -1,7 +1,8 @@
 """`python -m kd NAME [options] [field=value ...]`: what `make exp` calls.
 
 `python -m kd table`, `sweep`, `profile` and `cache` are what the targets of those names
-call.
+call. `python -m kd memory NAME` says what a run takes in memory before anything is
+trained.
 `python -m kd generate MODEL --prompt TEXT` shows what a language model writes;
 `python -m kd hosts N NAME` runs an experiment in several processes on this machine.
 """
@@ -17,6 +18,7 @@ from kd.errors import UserError, is_out_of_memory
 _COMMANDS = {
     "table": "kd.compare.command",
     "sweep": "kd.compare.sweep",
+    "memory": "kd.run.memory",
     "profile": "kd.profile.command",
     "cache": "kd.cache.command",
     "generate": "kd.networks.generate",
@@ -29,8 +31,9 @@ def _parser() -> options.Parser:
     parser = options.Parser(
         prog="python -m kd",
         description="Runs an experiment. `table NAME` makes a table of them, `sweep "
-        "NAME` tries their settings, `profile RUN` compares training with dev in the "
-        "layers of a run, `cache NAME` asks its teachers beforehand, `generate MODEL` "
+        "NAME` tries their settings, `memory NAME` says what a run takes, `profile "
+        "RUN` compares training with dev in the layers of a run, `cache NAME` asks its "
+        "teachers beforehand, `generate MODEL` "
         "shows what a language model writes; each has its own --help. `hosts N NAME` "
         "runs one in N processes.",
     )

@@ -266,6 +266,7 @@ class Experiment:
     def asks_teachers(self) -> bool:
         """Whether training needs the teachers' answers."""
         asking = any(loss.needs_teacher for loss in self.losses)
+        asking |= self.procedure.asks_beside_losses
         return asking and self.procedure.consults_teachers
 
     @property

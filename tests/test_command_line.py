@@ -122,6 +122,21 @@ def test_folder_without_the_task(capsys, tmp_path):
     assert "no SST-2 folder" in line and "CoLA" in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sst2_cee"], "no experiment 'sst2_cee'; did you mean sst2_ce?"),
+        (["sst2_ce", "batch_sise=4"], "batch_sise"),
+        (["fashion_mnist_ce", "--data-dir", "nowhere"], "nowhere"),
+        (["sst2_ce", "--profile"], "unrecognized arguments: --profile"),
+    ],
+)
+def test_memory_of_what_is_not_there(capsys, tmp_path, arguments, message):
+    assert main(["memory", *arguments, "--runs", str(tmp_path / "r")]) == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: ") and message in first
+
+
 def test_debug_shows_the_traceback(capsys):
     assert main(["sst2_ce", "batch_size=0", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -123,6 +123,12 @@ class TrainingBatches:
             told["labels"] = told["labels"][:, : batch["labels"].shape[1]]
         return batch | told
 
+    @functools.cached_property
+    def widest(self) -> int:
+        """The first step whose batch is of the last group: no arrays are larger."""
+        groups = [self.split.groups[index[0]] for index in self._plan(0)]
+        return int(np.argmax(groups))
+
     def num_seen(self, num_steps: int) -> int:
         """Examples of the first batches, each as often as it comes."""
         whole, rest = divmod(num_steps, self.per_epoch)

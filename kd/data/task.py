@@ -287,6 +287,9 @@ class Task(Sampled, abc.ABC, Generic[R]):
             UserError: there is no such thing.
         """
 
+    def check_installed(self) -> None:
+        """Raises UserError where what answers are judged by is not installed."""
+
     @property
     def preprocessing_place(self) -> str:
         """Where what turns records into inputs lies; empty where it is made of them."""

@@ -93,11 +93,13 @@ class WritingTask(Task[Pairs]):
         """None: a network's outputs are its tokens."""
         return ()
 
+    def check_installed(self) -> None:
+        if isinstance(self.target, WrittenText):
+            self.target.check_installed()
+
     def put_preprocessing(
         self, corpus: Corpus[Pairs], directory: Path, *, adopt: str = ""
     ) -> None:
-        if isinstance(self.target, WrittenText):
-            self.target.check_installed()  # Now, rather than after an epoch.
         if (directory / "tokenizer.json").exists():
             return
         place = adopt or self.tokenizer.vocabulary

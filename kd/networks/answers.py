@@ -144,7 +144,7 @@ def consult(
     streamed = isinstance(keep, Streamed) and about is not None
     dense = about if not streamed else None
     if dense is not None:
-        _check_size(teachers, data, len(dense))
+        check_size(teachers, data, len(dense))
     dev, test, train, vectors = [], [], [], {}
     told: list[Kept] = []
     for i, teacher in enumerate(teachers):
@@ -211,7 +211,7 @@ _LARGEST = 4 * 2**30
 """Bytes of a teacher's answers that are kept at most."""
 
 
-def _check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> None:
+def check_size(teachers: Sequence[Loaded], data: Prepared, num_asked: int) -> None:
     """Raises UserError where logits of the training split are too many to keep."""
     for teacher in teachers:
         batch = longest(data.train)

@@ -91,11 +91,11 @@ def other_inputs(place: str, other: str, task: Task) -> UserError:
 
 def check_outputs(place: str, task: Task) -> None:
     """Raises UserError unless the network in a place gives what the task asks for."""
-    if differs := _other_outputs(saved.read_config(place).labels, task):
+    if differs := other_outputs(saved.read_config(place).labels, task):
         raise UserError(f"{place}: {differs}")
 
 
-def _other_outputs(labels: Sequence[str], task: Task) -> str:
+def other_outputs(labels: Sequence[str], task: Task) -> str:
     """How a network's outputs are not those of a task; empty if they are."""
     if len(labels) != len(task.labels):
         what = "classes" if task.target.has_classes else "outputs"
@@ -131,15 +131,13 @@ def load(
             task, or it cannot read the examples.
     """
     network, labels = saved.read_config(found.place)
-    differs = _other_outputs(labels, task)
+    differs = other_outputs(labels, task)
     if differs and not any_outputs:
         raise UserError(f"{found.place}: {differs}")
     batch = longest(data.train)
 
     def build(network: Architecture) -> Model:
-        if differs:
-            return network.build(max(len(labels), 1), compute_dtype=dtype)
-        return task.build(network, vocab_size=data.vocab_size, compute_dtype=dtype)
+        return of_outputs(network, len(labels) if differs else None, task, data, dtype)
 
     model = build(network)
     try:
@@ -159,6 +157,27 @@ def load(
     network, params = _changed(found, network, params)
     fingerprint = fingerprint_of(f"{network} {dtype}", params)
     return Loaded(build(network), params, found.source, fingerprint, differs)
+
+
+def of_outputs(
+    network: Architecture,
+    num_others: int | None,
+    task: Task,
+    data: Prepared,
+    dtype: ComputeDtype,
+) -> Model:
+    """A frozen network with its outputs.
+
+    Args:
+        network: its sizes.
+        num_others: how many, if they are not those of the task; else None.
+        task: of the student.
+        data: of the student.
+        dtype: of its activations.
+    """
+    if num_others is not None:
+        return network.build(max(num_others, 1), compute_dtype=dtype)
+    return task.build(network, vocab_size=data.vocab_size, compute_dtype=dtype)
 
 
 def fingerprint_of(network: str, params: Params) -> str:

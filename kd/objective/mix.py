@@ -6,6 +6,7 @@ reporting happen here, once, for all of them.
 
 import abc
 import dataclasses
+import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kd.objective.chunked import OverRows, large, rows_at_once, weighted_sum
 from kd.objective.partition import taken_together
+from kd.objective.told import Logits, tell
 from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
 
 
@@ -378,7 +380,7 @@ class Mix:
         """
         batch = {**batch, "step": step}
         weights = self.weights(step)
-        if not apart and (found := self._over_rows(weights, student, teacher, batch)):
+        if found := self._over_rows(weights, student, teacher, batch, apart):
             return found
         values = []
         metrics: Metrics = {}
@@ -397,6 +399,7 @@ class Mix:
         student: Outputs,
         teacher: Outputs | None,
         batch: Batch,
+        apart: bool,
     ) -> tuple[list[Float[Array, ""]], Metrics] | None:
         """`weighted` some rows at a time, where there are many and all terms can."""
         ours, theirs = student.head, None
@@ -404,11 +407,22 @@ class Mix:
             theirs = teacher.head if teacher.top is None else teacher.top
         if ours is None or not large(ours):
             return None
-        if (self.needs_teacher and theirs is None) or _is_partly_unknown(batch):
-            return None
-        parts = [term.loss.over_rows(batch) for term in self.terms]
+        without = self.needs_teacher and theirs is None
+        before = {
+            "term_gradients": apart,
+            "a teacher that gives no hidden states": without,
+            "an example without a label or an answer": _is_partly_unknown(batch),
+        }
+        reasons = [what for what, holds in before.items() if holds]
+        parts = [] if reasons else [t.loss.over_rows(batch) for t in self.terms]
         found = [part for part in parts if part is not None]
         if len(found) < len(parts):
+            named = zip(self.names, parts, strict=True)
+            reasons = [name for name, part in named if part is None]
+        num_classes, num_rows = ours.num_outputs, math.prod(ours.hidden.shape[:-1])
+        at_once = 0 if reasons else rows_at_once(num_classes)
+        tell(Logits(num_rows, num_classes, at_once, ", ".join(reasons)))
+        if reasons:
             return None
         total, sums = weighted_sum(
             [part.loss for part in found],
@@ -417,7 +431,7 @@ class Mix:
             theirs and theirs.flat(),
             found[0].rows,
             jnp.stack([part.weights for part in found]),
-            num_rows=rows_at_once(ours.num_outputs),
+            num_rows=at_once,
         )
         metrics: Metrics = {"loss": total}
         for part, name, value in zip(found, self.names, sums, strict=True):

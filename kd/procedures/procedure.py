@@ -117,6 +117,11 @@ class Procedure(abc.ABC):
         """
         return True
 
+    @property
+    def asks_beside_losses(self) -> bool:
+        """Whether a step asks the teachers whatever the losses read of them."""
+        return False
+
     def learners(self, student: Architecture) -> dict[str, Architecture]:
         """The networks that learn, by name; all are evaluated.
 

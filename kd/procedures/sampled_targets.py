@@ -64,6 +64,10 @@ class SampledTargets(Procedure):
                 f"sum 1 at most, got {shares[0]} and {shares[1]}"
             )
 
+    @property
+    def asks_beside_losses(self) -> bool:
+        return self.from_teacher > 0
+
     def problems(self, experiment: "Experiment") -> Iterator[str]:
         if not isinstance(experiment.data, WritingTask):
             yield (

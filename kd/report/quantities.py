@@ -41,6 +41,18 @@ def count(value: float | None) -> str:
     return f"{value:,.0f}"
 
 
+def size(num_bytes: float | None) -> str:
+    """3221225472 as "3.00 GiB", to three digits."""
+    if not _known(num_bytes):
+        return MISSING
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if num_bytes >= unit:
+            value = num_bytes / unit
+            digits = 2 if value < 10 else 1 if value < 100 else 0
+            return f"{value:,.{digits}f} {name}"
+    return f"{num_bytes:,.0f} B"
+
+
 def duration(seconds: float | None) -> str:
     """4980 as "1 h 23 min"."""
     if not _known(seconds):

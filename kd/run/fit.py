@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,25 +12,26 @@ from jax.sharding import Mesh
 from jaxtyping import Shaped
 
 from kd import hosts
-from kd.data.pipeline import TrainingBatches
-from kd.data.stacked import StackedBatches
 from kd.data.task import judged
-from kd.errors import Diverged, UserError
+from kd.errors import Diverged, UserError, is_out_of_memory
 from kd.experiment import Experiment
-from kd.hosts.checks import check_batch
-from kd.run import beginning, keep
+from kd.report.quantities import size
+from kd.run import keep
+from kd.run.assembly import Assembly, assemble
 from kd.run.ingredients import Ingredients
-from kd.run.memory import Memory
-from kd.run.program import Learner, program, teachers_in_step
+from kd.run.program import Learner
+from kd.run.relief import relief
+from kd.run.requirements import notices, requirements
+from kd.run.shared import Shared
 from kd.train import stacked
 from kd.train.block import Pace
 from kd.train.checkpoint import Checkpoints
 from kd.train.loop import train
 from kd.train.members import Member
-from kd.train.mesh import replicate, rows_here, shard_batch
+from kd.train.mesh import replicate, shard_batch
 from kd.train.metrics_log import MetricsLog
 from kd.train.speed import Speed
-from kd.types import Architecture, Model, Params, answers_name
+from kd.types import Architecture, Model, Params
 from kd.views.questions import questions
 
 Say = Callable[[str], Any]
@@ -75,7 +75,7 @@ def fit(
     checkpoints_in: pathlib.Path,
     *,
     mesh: Mesh,
-    memory: Memory,
+    shared: Shared,
     say: Say,
 ) -> list[Outcome]:
     """Trains to the end, from the newest checkpoint in the folder if there is one.
@@ -88,7 +88,7 @@ def fit(
             elsewhere, and trains only since the others' program has it.
         checkpoints_in: folder of the checkpoints of all.
         mesh: of the devices to train on.
-        memory: of compiled functions.
+        shared: where functions are kept.
         say: shows a line to the person who waits.
 
     Returns:
@@ -100,33 +100,21 @@ def fit(
     num = len(seeds)
     members = [dataclasses.replace(experiment, seed=seed) for seed in seeds]
     data, start, answers = made_from.data, made_from.start, made_from.answers
-    ours = stacked.mesh_of(num, mesh)
-    if num > 1:
-        of_all = "" if ours.size == mesh.size else f" of {mesh.size}"
-        say(f"{num} seeds in one program, on {ours.size}{of_all} devices")
-    every_seed = [
-        _batches(member, made_from, None if num > 1 else ours) for member in members
-    ]
-    batches = every_seed[0] if num == 1 else StackedBatches(tuple(every_seed))
-    num_steps = experiment.num_steps or experiment.num_epochs * batches.per_epoch
-    if problems := [*experiment.problems_within(num_steps)]:
-        raise UserError(f"objective: {'; '.join(problems)}")
-    networks = beginning.networks(experiment, data, start, say)
-    learners, training = program(
-        experiment, networks, answers, num_steps, vocab_size=data.vocab_size,
-        end=data.end, num_seeds=num, mesh=mesh, memory=memory,
-    )  # fmt: skip
-    live = teachers_in_step(answers)
-    teacher_params = replicate(tuple(teacher.params for teacher in live), ours)
+    parts = assemble(experiment, seeds, made_from, mesh=mesh, shared=shared, say=say)
+    networks, learners, training = parts.networks, parts.learners, parts.training
+    every_seed, num_steps, ours = parts.every_seed, parts.num_steps, parts.mesh
+    teacher_params = replicate(parts.teachers, ours)
 
-    def begun(member: Experiment, batches: TrainingBatches) -> Any:
-        example = (shard_batch if num == 1 else replicate)(batches[0], ours)
-        first = beginning.first_params(member, learners, start, example)
-        # Not the key of the initial parameters: dropout has its own randomness.
-        key = jax.random.fold_in(jax.random.key(member.seed), 1)
-        return training.init(key, first, teacher_params, example)
+    def begun(i: int) -> Any:
+        place = shard_batch if num == 1 else replicate
+        example = place(every_seed[i][0], ours)
+        return parts.first_state(members[i], start, teacher_params, example)
 
-    state = stacked.stack(list(map(begun, members, every_seed)), ours)
+    state = stacked.stack([begun(i) for i in range(num)], ours)
+    for line in shared.once(
+        "logits", training, lambda: notices(parts.decisions(state, teacher_params))
+    ):
+        say(line)
     target, exported = experiment.data.target, experiment.procedure.exported
 
     def evaluate(params: Params, i: int) -> dict[str, float]:
@@ -159,11 +147,11 @@ def fit(
             training,
             state,
             teacher_params,
-            batches,
+            parts.batches,
             pace=Pace(
                 num_steps=num_steps,
-                steps_per_epoch=batches.per_epoch,
-                evaluate_every=experiment.evaluate_every or batches.per_epoch,
+                steps_per_epoch=parts.batches.per_epoch,
+                evaluate_every=experiment.evaluate_every or parts.batches.per_epoch,
                 save_every=experiment.save_every,
                 log_every=experiment.log_every,
             ),
@@ -177,10 +165,13 @@ def fit(
         )
     except Diverged:
         _close(logs)  # All of them did: every member says why.
-    except BaseException:
+    except BaseException as error:
         # What stopped the run matters more than what its end may run into.
         with contextlib.suppress(OSError):
             _close(logs)
+        full = isinstance(error, Exception) and is_out_of_memory(error)
+        if full and num == 1:
+            _tell_shortage(error, members[0], parts, made_from)
         raise
     else:
         _close(logs)
@@ -224,30 +215,22 @@ def _outcome(member: Member, i: int, fitted: Callable[[int], Fitted]) -> Outcome
     return None if member.log is None else lambda: fitted(i)
 
 
-def _batches(
-    experiment: Experiment, made_from: Ingredients, mesh: Mesh | None
-) -> TrainingBatches:
-    num_devices = mesh.size if mesh else 1
-    check_batch(experiment.batch_size, num_devices)
-    # Rows divide evenly among devices and micro-batches; what is over is masked.
-    unit = num_devices * experiment.num_microbatches
-    answers, sample = made_from.answers, made_from.sample
-    cached = (answers.train if answers is not None else None) or ()
-    told: dict[str, Any] = {answers_name(i): logits for i, logits in enumerate(cached)}
-    if answers is not None:
-        for one in answers.kept:
-            told |= one.arrays
-        told |= answers.vectors(experiment.embeddings, sample)
-    rows = math.ceil(experiment.batch_size / unit) * unit
-    return TrainingBatches(
-        made_from.data.train,
-        batch_size=experiment.batch_size,
-        rows=rows,
-        seed=experiment.seed,
-        answers={**told, **experiment.procedure.annotate(sample, cached)},
-        sample=None if sample.is_whole else sample,
-        here=rows_here(rows, mesh) if mesh else None,
-    )
+def _tell_shortage(
+    error: BaseException,
+    experiment: Experiment,
+    parts: Assembly,
+    made_from: Ingredients,
+) -> None:
+    """Raises UserError with what of a run is too large, if that can be told."""
+    # The program is compiled already, unless compiling it was too much.
+    with contextlib.suppress(MemoryError, RuntimeError):
+        found = requirements(experiment, parts, made_from)
+        first = str(error).partition("\n")[0]
+        raise UserError(
+            f"out of memory{f' ({first:.200})' if first else ''}; a step takes "
+            f"{size(found.total)} on each device, {relief(experiment, found)}; make "
+            "memory tells all of it"
+        ) from error
 
 
 def _close(logs: Sequence[MetricsLog | None]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from kd import hosts
 from kd.data.sample import Sample, Sampled
@@ -16,6 +17,7 @@ from kd.networks import answers, load
 from kd.networks.answers import Answers
 from kd.networks.load import Found, Start
 from kd.run.workspace import Workspace
+from kd.types import Embedding
 
 
 class Ingredients(NamedTuple):
@@ -60,7 +62,7 @@ def gather(
     for notice in data.notices:
         workspace.say(notice)
     drawn = experiment.data.sample(data.train.labels, experiment.data.target)
-    sample = _taking_part(drawn, experiment, workspace.say)
+    sample = taking_part(drawn, experiment, workspace.say)
     return Ingredients(
         data,
         drawn,
@@ -91,25 +93,45 @@ def _prepare(
     workspace: Workspace,
 ) -> Prepared:
     """Inputs as the networks that the run is made from read them."""
-    task = experiment.data.with_sample_of(Sampled())  # Of which inputs know nothing.
+    experiment.data.check_installed()  # Now, rather than after an epoch.
     made_from = [*teachers, *([start] if start else [])]
     adopt = made_from[0].place if made_from else ""
+    data = inputs(experiment, corpus, models, adopt, workspace)
+    for found in made_from:
+        load.check_preprocessing(found, experiment.data, data, adopt)
+    return data
+
+
+def inputs(
+    experiment: Experiment,
+    corpus: Corpus,
+    models: Sequence[pathlib.Path],
+    adopt: str,
+    workspace: Workspace,
+) -> Prepared:
+    """Inputs of networks, made once for all runs of a process.
+
+    Args:
+        experiment: of the runs.
+        corpus: its records.
+        models: the folders of the networks that the runs yield, see `gather`.
+        adopt: where what makes the inputs is taken from; made of the corpus if empty.
+        workspace: where.
+    """
+    task = experiment.data.with_sample_of(Sampled())  # Of which inputs know nothing.
     for model in models:
         hosts.of_first(
             lambda model=model: task.put_preprocessing(corpus, model, adopt=adopt)
         )
     first = models[0]
-    data = workspace.memory.once(
+    return workspace.shared.once(
         "inputs",
         (task, corpus.fingerprint, task.preprocessing(first)),
         lambda: task.encode(corpus, first),
     )
-    for found in made_from:
-        load.check_preprocessing(found, task, data, adopt)
-    return data
 
 
-def _taking_part(
+def taking_part(
     drawn: Sample, experiment: Experiment, say: Callable[[str], Any]
 ) -> Sample:
     """What can teach, and says what of the training set that is."""
@@ -146,6 +168,42 @@ def _taking_part(
     return drawn.only(useful)
 
 
+class Asking(NamedTuple):
+    """What a run asks its teachers."""
+
+    about: Int[np.ndarray, "q"] | None
+    """Training examples that their logits are cached of; None for not at all."""
+    in_step: bool
+    """Whether they run in every step."""
+    embeddings: list[Embedding]
+    """Vectors of hidden states that are cached."""
+
+
+def asking(experiment: Experiment, sample: Sample, say: Callable[[str], Any]) -> Asking:
+    """What an experiment asks its teachers, and says why they run in every step."""
+    view = experiment.view
+    asks, live = experiment.asks_teachers, experiment.answers == "live"
+    readers = experiment.live_readers
+    if asks and readers and not live:
+        live = True
+        say(
+            f"teacher: runs in every step, to give {', '.join(readers)} more than "
+            "its logits"
+        )
+    # A view changes cached logits at most.
+    changed = view is not None and view.changes_answers and not experiment.reads_hidden
+    on_view = view is not None and not changed
+    if view is not None and asks and on_view and not live:
+        live = not view.keeps_answers
+        say("teacher: runs in every step, to see the view of the batch")
+    # Those of classes are needed in any case.
+    embeddings = [
+        e for e in experiment.embeddings if asks and (not live or e.of == "class")
+    ]
+    about = sample.asked if asks and not live else None
+    return Asking(about, asks and (live or on_view), embeddings)
+
+
 def _ask(
     experiment: Experiment,
     data: Prepared,
@@ -156,27 +214,7 @@ def _ask(
     """What the teachers say about the data."""
     if not teachers:
         return None
-    view = experiment.view
-    asks, live = experiment.asks_teachers, experiment.answers == "live"
-    readers = experiment.live_readers
-    if asks and readers and not live:
-        live = True
-        workspace.say(
-            f"teacher: runs in every step, to give {', '.join(readers)} more than "
-            "its logits"
-        )
-    # A view changes cached logits at most.
-    changed = view is not None and view.changes_answers and not experiment.reads_hidden
-    on_view = view is not None and not changed
-    if view is not None and asks and on_view and not live:
-        live = not view.keeps_answers
-        workspace.say("teacher: runs in every step, to see the view of the batch")
-    about = sample.asked if asks and not live else None
-    in_step = asks and (live or on_view)
-    # Those of classes are needed in any case.
-    embeddings = [
-        e for e in experiment.embeddings if asks and (not live or e.of == "class")
-    ]
+    about, in_step, embeddings = asking(experiment, sample, workspace.say)
 
     keep = experiment.keep.for_losses(experiment.losses)
 
@@ -211,10 +249,10 @@ def _ask(
             say=workspace.say,
         )
 
-    asked = (
+    key = (
         repr(teachers), experiment.data.with_sample_of(Sampled()),
         data.corpus.fingerprint, data.preprocessing, experiment.compute_dtype,
         None if about is None else about.tobytes(), in_step, experiment.teacher_weights,
         tuple(embeddings), keep, any(loss.reads_logits for loss in experiment.losses),
     )  # fmt: skip
-    return workspace.memory.once("answers", asked, consult)
+    return workspace.shared.once("answers", key, consult)

@@ -86,7 +86,7 @@ def _check_student(student: Architecture | None, start: Network) -> None:
 def _check_inputs(experiment: Experiment) -> None:
     """Raises UserError where two networks are known to read different inputs."""
     sources = [
-        _preprocessing(network, experiment.data)
+        preprocessing(network, experiment.data)
         for network in experiment.made_from.values()
     ]
     known = [(task, place) for task, place in sources if place]
@@ -98,7 +98,7 @@ def _check_inputs(experiment: Experiment) -> None:
             raise other_inputs(place, first[0], experiment.data)
 
 
-def _preprocessing(network: Network, task: Task) -> tuple[Task, str]:
+def preprocessing(network: Network, task: Task) -> tuple[Task, str]:
     """Where what turns records into a network's inputs lies, and the task that says so.
 
     The place is empty where a recipe makes it of its corpus. It follows the first of
@@ -109,7 +109,7 @@ def _preprocessing(network: Network, task: Task) -> tuple[Task, str]:
     recipe = network.recipe
     assert recipe is not None
     for first in recipe.made_from.values():
-        return _preprocessing(first, recipe.data)
+        return preprocessing(first, recipe.data)
     return recipe.data, recipe.data.preprocessing_place
 
 

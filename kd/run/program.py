@@ -23,7 +23,7 @@ from kd.networks.predict import (
 )
 from kd.networks.write import with_texts
 from kd.procedures.procedure import Setting
-from kd.run.memory import Memory
+from kd.run.shared import Shared
 from kd.train import stacked
 from kd.types import Architecture, Batch, Model, Params, Training
 
@@ -58,7 +58,7 @@ def program(
     end: tuple[int, ...],
     num_seeds: int,
     mesh: Mesh,
-    memory: Memory,
+    shared: Shared,
 ) -> Program:
     """The functions of an experiment, those of an earlier seed if there was one.
 
@@ -71,7 +71,7 @@ def program(
         end: those that end a text.
         num_seeds: that the step takes further at once.
         mesh: of the devices.
-        memory: where functions are kept.
+        shared: where functions are kept.
     """
     live = teachers_in_step(answers)
     seedless = config.to_json(dataclasses.replace(experiment, seed=0))
@@ -85,7 +85,7 @@ def program(
         num_seeds,
         mesh,
     )
-    return memory.once(
+    return shared.once(
         "programs",
         key,
         lambda: _build(

@@ -171,7 +171,7 @@ def carry_out(
         directories,
         checkpoints,
         mesh=workspace.mesh,
-        memory=workspace.memory,
+        shared=workspace.shared,
         say=workspace.say,
     )
 

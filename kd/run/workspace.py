@@ -12,8 +12,8 @@ from kd.data import sources
 from kd.data.sample import Sampled
 from kd.data.task import Corpus, Task
 from kd.experiment import Experiment
-from kd.run.memory import Memory
 from kd.run.obtain import key
+from kd.run.shared import Shared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Workspace:
     mesh: Mesh
     say: Callable[[str], Any]
     """Shows a line to the person who waits."""
-    memory: Memory = dataclasses.field(default_factory=Memory)
+    shared: Shared = dataclasses.field(default_factory=Shared)
 
     @property
     def networks(self) -> pathlib.Path:
@@ -51,7 +51,7 @@ def read(task: Task, workspace: Workspace) -> Corpus:
             workspace.say(corpus.notice)
         return corpus
 
-    return workspace.memory.once("records", task, load_and_tell)
+    return workspace.shared.once("records", task, load_and_tell)
 
 
 def folder_of(experiment: Experiment, workspace: Workspace) -> pathlib.Path:

@@ -12,6 +12,7 @@ import kd.objective.mix
 from kd.divergences import ATKD, JS, KL, PerSequence, PerToken, SinKD
 from kd.models.gpt2 import GPT2
 from kd.objective import CrossEntropy
+from kd.objective.told import Logits, decisions
 from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
 from kd.scheduled import scheduled
@@ -151,3 +152,33 @@ def test_terms_have_gradients_of_their_own_where_these_are_watched(request):
 def test_a_small_vocabulary_has_all_its_logits():
     assert largest(OBJECTIVE) >= ALL_LOGITS
     assert jnp.isfinite(after(OBJECTIVE)[1]["loss"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "changes", "expected"),
+    [
+        (OBJECTIVE, {}, Logits(SEQUENCES * LENGTH, TOKENS, 5)),
+        (OBJECTIVE, {"num_microbatches": 2}, Logits(48, TOKENS, 5)),
+        (
+            OBJECTIVE + PerToken(SinKD(num_iters=2)), {},
+            Logits(SEQUENCES * LENGTH, TOKENS, 0, "sinkd"),
+        ),
+        (
+            OBJECTIVE, {"term_gradients": "watched"},
+            Logits(SEQUENCES * LENGTH, TOKENS, 0, "term_gradients"),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_decided_is_told(few_rows, objective, changes, expected):
+    step, given = training(objective, **changes)
+    with decisions() as found:
+        jax.eval_shape(step, *given)
+    assert {*found} == {expected}
+    assert expected.num_bytes == 4 * expected.num_rows * TOKENS
+
+
+def test_nothing_is_told_where_there_is_little():
+    step, given = training(OBJECTIVE)
+    with decisions() as found:
+        jax.eval_shape(step, *given)
+    assert found == []

@@ -159,3 +159,21 @@ def test_experiments_that_it_is_not_for():
     for fields, message in cases:
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(experiment, **fields)
+
+
+@pytest.mark.parametrize(
+    ("shares", "asks"), [((0.0, 1.0), True), ((0.5, 0.5), True), ((1.0, 0.0), False)]
+)
+def test_a_teacher_that_writes_is_asked_whatever_losses_read(shares, asks):
+    """SeqKD learns by cross-entropy alone, which needs no teacher."""
+    experiment = Experiment(
+        data=dataclasses.replace(MULTI30K, widths=(4, 8), target_widths=(4, 8)),
+        student=GPT2(max_length=16),
+        teachers=(Network(place="gpt2"),),
+        answers="live",
+        objective=1.0 * PerToken(CrossEntropy()),
+        optimizer=AdamW(),
+        num_steps=1,
+        procedure=SampledTargets(*shares),
+    )
+    assert experiment.asks_teachers == asks

@@ -20,7 +20,7 @@ from kd.networks.load import Found
 from kd.objective import CrossEntropy
 from kd.procedures.curriculum import Curriculum
 from kd.procedures.online import Online, Peer
-from kd.run.memory import Memory
+from kd.run.shared import Shared
 from kd.train.mesh import data_mesh
 from kd.views import Beside, Composed, Mixup, Pick
 from kd.views.view import View, with_inputs
@@ -107,7 +107,7 @@ def counted(place, monkeypatch):
         counter = Counter()
         monkeypatch.setattr(kd.networks.load, "load", counter)
         workspace = dataclasses.replace(
-            place.workspace, mesh=data_mesh(jax.devices()[:1]), memory=Memory()
+            place.workspace, mesh=data_mesh(jax.devices()[:1]), shared=Shared()
         )
         summary = run.run(experiment, name, workspace)
         monkeypatch.setattr(kd.networks.load, "load", counter.load)

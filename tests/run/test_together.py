@@ -31,7 +31,7 @@ from kd.experiment import Experiment, Network
 from kd.models.mlp import MLP
 from kd.objective import CrossEntropy, Loss
 from kd.run import together
-from kd.run.memory import Memory
+from kd.run.shared import Shared
 from kd.run_directory import Busy
 from kd.train import metrics_log
 from kd.train.mesh import data_mesh
@@ -99,9 +99,9 @@ def taught(points, tmp_path_factory) -> Callable:
 
     What is compiled in one is so in all.
     """
-    mesh, memory = data_mesh(jax.devices()[:2]), Memory()
+    mesh, shared = data_mesh(jax.devices()[:2]), Shared()
     first = run.Workspace(
-        tmp_path_factory.mktemp("taught"), "mini", mesh, print, memory
+        tmp_path_factory.mktemp("taught"), "mini", mesh, print, shared
     )
     run.make(points.teachers[0].recipe, first)
 
@@ -109,7 +109,7 @@ def taught(points, tmp_path_factory) -> Callable:
         said = []
         shutil.copytree(first.runs, folder / "runs")
         mesh = data_mesh(jax.devices()[:num_devices])
-        return run.Workspace(folder / "runs", "mini", mesh, said.append, memory), said
+        return run.Workspace(folder / "runs", "mini", mesh, said.append, shared), said
 
     return place
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -117,21 +117,14 @@ def kept(
         _make(folder, description, teacher, keep, data, about, mesh, what, say)
     found = _seen(folder, description)
     arrays = folders.read(folder, description)
-    names = [*arrays]
-    prefix = answers_name(i)
     whole = len(about) == len(data.train)
     size = folders.num_bytes(description)
     num_predictions = len(about) * int(np.prod(of_one.logits.shape[1:-1]))
     say(f"{what}: {folders.size_of(size)} in {folder}")
     return Kept(
-        Loaded(
-            Model(teacher.model.init, _reader(keep, names, prefix)),
-            shared_of(teacher, keep, data),
-            teacher.source,
-            f"{settings['keep']} {teacher.fingerprint}",
-        ),
+        reader(i, teacher, keep, [*arrays], shared_of(teacher, keep, data)),
         {
-            f"{prefix}/{name}": x if whole else OfSome(x, about, len(data.train))
+            name_in_batch(i, name): x if whole else OfSome(x, about, len(data.train))
             for name, x in arrays.items()
         },
         {
@@ -152,17 +145,35 @@ def _content(data: Prepared, about: Int[np.ndarray, "q"]) -> str:
     return digest.hexdigest()
 
 
-def _reader(
-    keep: Streamed, names: list[str], prefix: str
-) -> Callable[[Any, Any, Any], Outputs]:
-    """A teacher's `apply` that takes what it says from the batch."""
+def name_in_batch(i: int, name: str) -> str:
+    """What a batch calls an array that is kept of teacher i."""
+    return f"{answers_name(i)}/{name}"
+
+
+def reader(
+    i: int, teacher: Loaded, keep: Streamed, names: Sequence[str], shared: Any
+) -> Loaded:
+    """A network that takes what a teacher says from the batch.
+
+    Args:
+        i: which of the teachers it is.
+        teacher: that network, or its sizes alone.
+        keep: what is kept of its answers.
+        names: of the arrays that are.
+        shared: what is the same for all predictions, its parameters.
+    """
 
     def apply(shared, batch, key):
         del key
-        arrays = {name: batch[f"{prefix}/{name}"] for name in names}
+        arrays = {name: batch[name_in_batch(i, name)] for name in names}
         return keep.outputs(_as_wide(arrays, batch), shared)
 
-    return apply
+    return Loaded(
+        Model(teacher.model.init, apply),
+        shared,
+        teacher.source,
+        f"{keep!r} {teacher.fingerprint}",
+    )
 
 
 def _as_wide(arrays: Mapping[str, Any], batch: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -71,9 +71,12 @@ def measured(
 
 
 def shared_of(teacher: Loaded, keep: Streamed, data: Prepared) -> Any:
-    """What is the same for all predictions."""
+    """What is the same for all predictions; shapes, if the teacher's are that."""
 
     def shared(params, batch):
         return keep.shared(teacher.model.apply(params, batch, None))
 
-    return jax.jit(shared)(teacher.params, longest(data.train))
+    batch = longest(data.train)
+    if isinstance(jax.tree.leaves(teacher.params)[0], jax.ShapeDtypeStruct):
+        return jax.eval_shape(shared, teacher.params, batch)
+    return jax.jit(shared)(teacher.params, batch)
