@@ -20,7 +20,7 @@ from kd.transport.sharding import AXIS, devices_of_mesh
 from kd.types import Batch, Head, Metrics, Outputs
 
 if TYPE_CHECKING:
-    from kd.objective.mix import Loss
+    from kd.objective.loss import Loss
 
 
 class OverRows(NamedTuple):
