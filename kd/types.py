@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Params = Any
 """A pytree of arrays."""
@@ -80,6 +80,13 @@ class Head(flax.struct.PyTreeNode):
     def flat(self) -> "Head":
         """The same in rows, [n, d]."""
         return self.replace(hidden=self.hidden.reshape(-1, self.hidden.shape[-1]))
+
+    def emptied(self, where: Bool[Array, "n"]) -> "Head":
+        """The same, [n, d], but with hidden states 0 where `where` is False.
+
+        Whatever masked rows hold: the kernel's gradient multiplies them with 0.
+        """
+        return self.replace(hidden=jnp.where(where[:, None], self.hidden, 0))
 
     def logits(self) -> Float[Array, "*n v"]:
         """All of them: the products in the wider dtype of the two."""

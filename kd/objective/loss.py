@@ -8,11 +8,10 @@ import abc
 import dataclasses
 from typing import TYPE_CHECKING
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.objective.chunked import OverRows
-from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
+from kd.objective.chunked import OverRows, equal_weights
+from kd.types import Batch, Embedding, Head, Metrics, Outputs, Params, Weight
 
 if TYPE_CHECKING:
     from kd.objective.mix import Mix
@@ -68,16 +67,24 @@ class Loss(abc.ABC):
         """
         return self.per_example(params, student, teacher, batch), {}
 
-    def over_rows(self, batch: Batch) -> "OverRows | None":
-        """Its mean over a batch as a sum over rows of logits, where it is such a one.
+    def over_rows(
+        self, batch: Batch, student: Head, teacher: Head | None
+    ) -> OverRows | None:
+        """Its mean over a batch without all logits at once; None where it needs them.
+
+        Either row by row, which a mix then does for all its terms together, or by
+        values that a loss finds from the heads in its own way. A loss that is
+        `row_by_row` needs to say no more.
 
         Args:
             batch: as `per_example` gets it in a mix.
+            student: what makes the logits of all rows.
+            teacher: likewise, or None if `needs_teacher` is False.
         """
+        del student, teacher
         if not self.row_by_row:
             return None
-        mask = batch["mask"]
-        return OverRows(self, batch, mask / jnp.maximum(jnp.sum(mask), 1), {})
+        return OverRows(self, batch, equal_weights(batch["mask"]), {})
 
     @property
     def needs_teacher(self) -> bool:

@@ -171,30 +171,44 @@ class Mix:
         teacher: Outputs | None,
         batch: Batch,
     ) -> tuple[list[Float[Array, ""]], Metrics] | None:
-        """`weighted` some rows at a time, where there are many and all terms can."""
+        """`weighted` without all logits, where there are many and no term needs them.
+
+        Terms that are computed row by row are so together.
+        """
         ours, theirs = student.head, teacher.head if teacher is not None else None
         if ours is None or not large(ours):
             return None
         if (self.needs_teacher and theirs is None) or _is_partly_unknown(batch):
             return None
-        parts = [term.loss.over_rows(batch) for term in self.terms]
-        found = [part for part in parts if part is not None]
-        if len(found) < len(parts):
-            return None
-        total, sums = weighted_sum(
-            [part.loss for part in found],
-            jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights]),
-            ours.flat(),
-            theirs and theirs.flat(),
-            found[0].rows,
-            jnp.stack([part.weights for part in found]),
-            num_rows=rows_at_once(ours.num_outputs),
-        )
-        metrics: Metrics = {"loss": total}
-        for part, name, value in zip(found, self.names, sums, strict=True):
-            metrics[f"loss/{name}"] = value
+        ours, theirs = ours.flat(), theirs and theirs.flat()
+        parts = []
+        for term in self.terms:
+            part = term.loss.over_rows(batch, ours, theirs)
+            if part is None:
+                return None
+            parts.append(part)
+        total, values = jnp.float32(0.0), {}
+        together = [i for i, part in enumerate(parts) if part.values is None]
+        if together:
+            total, sums = weighted_sum(
+                [parts[i].loss for i in together],
+                jnp.stack([jnp.asarray(weights[i], jnp.float32) for i in together]),
+                ours,
+                theirs,
+                {k: x for i in together for k, x in parts[i].rows.items()},
+                jnp.stack([parts[i].weights for i in together]),
+                num_rows=rows_at_once(ours.num_outputs),
+            )
+            values = dict(zip(together, sums, strict=True))
+        metrics: Metrics = {}
+        for i, (part, name) in enumerate(zip(parts, self.names, strict=True)):
+            if part.values is not None:
+                values[i] = jnp.sum(part.weights * part.values)
+                total = total + weights[i] * values[i]
+            metrics[f"loss/{name}"] = values[i]
             metrics |= {f"{name}/{key}": number for key, number in part.metrics.items()}
-        return [w * value for w, value in zip(weights, sums, strict=True)], metrics
+        weighted = [weight * values[i] for i, weight in enumerate(weights)]
+        return weighted, {"loss": total} | metrics
 
 
 def embeddings_of(losses: Iterable[Loss]) -> tuple[Embedding, ...]:
