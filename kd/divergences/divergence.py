@@ -148,7 +148,7 @@ class LabelledDivergence(Loss):
 
 
 def kept_rows(
-    where: Bool[Array, "b"] | None, like: Float[Array, "b v"]
+    where: Bool[Array, "b"] | None, like: Float[Array, "b *v"]
 ) -> Float[Array, "b"]:
     """1 on the rows that count and 0 on masked ones, for sums over a batch."""
     if where is None:

@@ -192,7 +192,7 @@ class Mix:
         if together:
             total, sums = weighted_sum(
                 [parts[i].loss for i in together],
-                jnp.stack([jnp.asarray(weights[i], jnp.float32) for i in together]),
+                jnp.stack([jnp.asarray(weights[i], float) for i in together]),
                 ours,
                 theirs,
                 {k: x for i in together for k, x in parts[i].rows.items()},

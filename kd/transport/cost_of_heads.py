@@ -15,8 +15,8 @@ numbers never are, let alone n x n x v. The classes are gone through four times,
 The third and the fourth together are the gradient of the logits of a softmax, p_iv
 (p'_iv - d_i) / temperature; only the second and the third take n x n x v operations.
 
-On a mesh every device takes its share of the classes, for the rows of all: hidden states
-are gathered, costs are summed up and every device keeps those of its rows.
+On a mesh every device takes its share of the classes, for the rows of all: hidden
+states are gathered, costs are summed up and every device keeps those of its rows.
 """
 
 import functools

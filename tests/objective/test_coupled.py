@@ -52,7 +52,9 @@ def of_heads(problem, mix):
 
     def value(student):
         ours, theirs = (Outputs(None, head=x) for x in (student, problem.teacher))
-        return mix.apply(dict.fromkeys(mix.names, ()), ours, theirs, problem.batch, 3)
+        return mix.apply(
+            dict.fromkeys(mix.names, ()), ours, theirs, problem.batch, jnp.int32(3)
+        )
 
     return value
 
@@ -62,7 +64,9 @@ def dense(problem, mix):
 
     def value(student):
         ours, theirs = (Outputs(x.logits()) for x in (student, problem.teacher))
-        return mix.apply(dict.fromkeys(mix.names, ()), ours, theirs, problem.batch, 3)
+        return mix.apply(
+            dict.fromkeys(mix.names, ()), ours, theirs, problem.batch, jnp.int32(3)
+        )
 
     return value
 
