@@ -71,11 +71,12 @@ class Scheduled(Wrapper):
         # it follows the step, which `rows` have as well.
         if found.loss is loss:
             return found._replace(loss=self)
-        if isinstance(loss, Wrapper) and found.loss is loss.loss:
+        wrapper = self.loss
+        if isinstance(wrapper, Wrapper) and found.loss is getattr(loss, "loss", None):
             if not all(path.startswith("loss.") for path, _ in self.schedules):
                 return None
             inner = {path.removeprefix("loss."): f for path, f in self.schedules}
-            return found._replace(loss=scheduled(self.loss.loss, **inner))
+            return found._replace(loss=scheduled(wrapper.loss, **inner))
         return found if _is_fixed(found.loss) else None
 
     def _at(self, step: Any) -> tuple[Loss, Metrics]:

@@ -85,7 +85,8 @@ class SinKD(BatchTransport):
         possible = p.shape[1] == 2 and self.cost == L1() and self.gradient == "unrolled"
         return possible and (axis is not None or len(p) >= _LONG_BATCH)
 
-    def _of_costs(self, cost, kept, *, axis):
+    def _of_costs(self, *costs_and_kept, axis):
+        cost, kept = costs_and_kept
         solution = self._solve(cost, kept, axis)
         losses = self._shares(jnp.sum(solution.plan * cost, axis=1), kept, axis)
         return losses, self._watch(solution, cost, kept, axis)

@@ -51,7 +51,8 @@ def of_heads(problem, mix):
     """The mix, of a student without logits."""
 
     def value(student):
-        ours, theirs = (Outputs(None, head=x) for x in (student, problem.teacher))
+        unread = jnp.full((1, 1), jnp.nan)
+        ours, theirs = (Outputs(unread, head=x) for x in (student, problem.teacher))
         return mix.apply(
             dict.fromkeys(mix.names, ()), ours, theirs, problem.batch, jnp.int32(3)
         )
