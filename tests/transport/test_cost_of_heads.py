@@ -1,4 +1,4 @@
-"""Costs from hidden states and heads; their use is in tests/objective/test_coupled.py."""
+"""Costs from hidden states and heads; see also tests/objective/test_coupled.py."""
 
 import jax
 import jax.numpy as jnp
