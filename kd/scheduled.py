@@ -4,12 +4,13 @@ import copy
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from kd.objective import Loss, OverRows, Wrapper, values_within
-from kd.types import Batch, Metrics, Outputs, Params
+from kd.types import Batch, Head, Metrics, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,21 +66,25 @@ class Scheduled(Wrapper):
         losses, metrics = loss.per_example_with_metrics(params, student, teacher, batch)
         return losses, metrics | settings
 
-    def over_rows(self, batch: Batch) -> OverRows | None:
-        found = self.loss.over_rows(batch)
+    def over_rows(
+        self, batch: Batch, student: Head, teacher: Head | None
+    ) -> OverRows | None:
+        loss, settings = self._at(batch["step"])
+        found = loss.over_rows(batch, student, teacher)
         if found is None:
             return None
-        _, settings = self._at(batch["step"])
-        if found.loss is self.loss:
-            return found._replace(loss=self, metrics=settings)
-        # Of a wrapper, what it wraps: `rows` have the step as well.
-        if not isinstance(self.loss, Wrapper) or found.loss is not self.loss.loss:
-            return None
-        if not all(path.startswith("loss.") for path, _ in self.schedules):
-            return None
-        inner = {path.removeprefix("loss."): f for path, f in self.schedules}
-        inside = scheduled(self.loss.loss, **inner)
-        return found._replace(loss=inside, metrics=settings)
+        found = found._replace(metrics=found.metrics | settings)
+        # What is computed row by row has no numbers of the device among its settings:
+        # it follows the step, which `rows` have as well.
+        if found.loss is loss:
+            return found._replace(loss=self)
+        wrapper = self.loss
+        if isinstance(wrapper, Wrapper) and found.loss is getattr(loss, "loss", None):
+            if not all(path.startswith("loss.") for path, _ in self.schedules):
+                return None
+            inner = {path.removeprefix("loss."): f for path, f in self.schedules}
+            return found._replace(loss=scheduled(wrapper.loss, **inner))
+        return found if _is_fixed(found.loss) else None
 
     def _at(self, step: Any) -> tuple[Loss, Metrics]:
         """The loss with its settings at a step, and these."""
@@ -94,6 +99,14 @@ class Scheduled(Wrapper):
 def scheduled(loss: Loss, **schedules: optax.Schedule) -> Scheduled:
     """The loss with settings that follow the step, see `Scheduled`."""
     return Scheduled(loss, tuple(schedules.items()))
+
+
+def _is_fixed(record: Any) -> bool:
+    """Whether no setting of a record is a number on the device."""
+    if dataclasses.is_dataclass(record):
+        fields = dataclasses.fields(record)
+        return all(_is_fixed(getattr(record, field.name)) for field in fields)
+    return not isinstance(record, jax.Array)
 
 
 def _checked(record: Any, path: list[str], value: float | None) -> Any:

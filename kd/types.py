@@ -10,7 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Params = Any
 """A pytree of arrays."""
@@ -94,6 +94,13 @@ class Head(flax.struct.PyTreeNode):
         """With all logits, and what they are made by."""
         return Outputs(self.logits(), head=self)
 
+    def emptied(self, where: Bool[Array, "n"]) -> "Head":
+        """The same, [n, d], but with hidden states 0 where `where` is False.
+
+        Whatever masked rows hold: the kernel's gradient multiplies them with 0.
+        """
+        return self.replace(hidden=jnp.where(where[:, None], self.hidden, 0))
+
     def logits(self) -> Float[Array, "*n v"]:
         """All of them: the products in the wider dtype of the two."""
         dtype = jnp.promote_types(self.hidden.dtype, self.kernel.dtype)
@@ -138,6 +145,10 @@ class TopLogits(flax.struct.PyTreeNode):
     def with_rows(self, rows: Any) -> "TopLogits":
         """The same of other predictions."""
         return rows
+
+    def emptied(self, where: Bool[Array, "n"]) -> "TopLogits":
+        """The same, in rows, but 0 where `where` is False."""
+        return jax.tree.map(lambda x: jnp.where(where[:, None], x, 0), self)
 
     def outputs(self) -> "Outputs":
         """Without logits of classes that have names: [*n, 0]."""

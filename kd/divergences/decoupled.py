@@ -8,6 +8,7 @@ NCKD is 0 where the teacher gives the other classes nothing at all.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from jaxtyping import Array, Float, Int
 
 from kd.divergences.divergence import LabelledDivergence, kept_rows
 from kd.divergences.softened import Rescaled, relative_entropy
+from kd.objective import OverRows
+from kd.objective.chunked import equal_weights, of_rows, rows_at_once
+from kd.types import Batch, Head, Outputs, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,20 +89,77 @@ class ATKD(LabelledDivergence):
             raise ValueError(f"alpha must lie in [0, 1], got {self.alpha}")
 
     def rows(self, student, teacher, labels, where):
-        kept = kept_rows(where, student)
-        log_p, log_q = jax.nn.log_softmax(student), jax.nn.log_softmax(teacher)
-        p, q = _split(log_p, labels), _split(log_q, labels)
-        uncertainty = jnp.exp(q[0][:, 1])
+        weights = self._weights(_uncertainty(teacher, labels), where)
+        return _WeightedParts(self.reverse, weights).rows(
+            student, teacher, labels, where
+        )
+
+    def over_rows(
+        self, batch: Batch, student: Head, teacher: Head | None
+    ) -> OverRows | None:
+        assert teacher is not None
+        # First the number of every row that couples them, of the teacher alone.
+        uncertainty = of_rows(
+            lambda logits, labels: _uncertainty(
+                logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), labels
+            ),
+            teacher.emptied(batch["mask"]),
+            jnp.where(batch["mask"], batch["labels"], 0),
+            num_rows=rows_at_once(teacher.num_outputs),
+        )
+        rows = {**batch, "atkd": self._weights(uncertainty, batch["mask"])}
+        weights = equal_weights(batch["mask"])
+        return OverRows(_WeightedParts(self.reverse), rows, weights, {})
+
+    def _weights(self, uncertainty, where):
+        """Of the target's part and of the others' in every row, [b, 2]."""
+        kept = kept_rows(where, uncertainty)
+        hard = (uncertainty >= _lower_median(uncertainty, kept)) & (kept > 0)
+        easy = ~hard & (kept > 0)
+        num_rows = jnp.sum(kept)
+        of_hard = (1 - self.alpha) * num_rows / jnp.maximum(jnp.sum(hard), 1)
+        of_easy = self.alpha * num_rows / jnp.maximum(jnp.sum(easy), 1)
+        of_target = jnp.where(hard, of_hard, 0)
+        return jnp.stack([of_target, jnp.where(hard, of_hard, of_easy)], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _WeightedParts(LabelledDivergence):
+    """`ATKD` where it is known what counts for how much.
+
+        losses_i = weights_i1 TCKD_i + weights_i2 NCKD_i
+
+    with weights from `batch["atkd"]` [b, 2] unless they are given.
+    """
+
+    name = "atkd"
+    row_by_row = True
+    reverse: bool
+    weights: Any = None
+
+    def per_example(
+        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
+    ) -> Float[Array, "b"]:
+        known = _WeightedParts(self.reverse, batch["atkd"])
+        return LabelledDivergence.per_example(known, params, student, teacher, batch)
+
+    def rows(self, student, teacher, labels, where):
+        del where
+        p, q = (_split(jax.nn.log_softmax(x), labels) for x in (student, teacher))
         if self.reverse:
             p, q = q, p
         target, others = (relative_entropy(b, a) for a, b in zip(p, q, strict=True))
-        hard = (uncertainty >= _lower_median(uncertainty, kept)) & (kept > 0)
-        easy = ~hard & (kept > 0)
-        easy_losses = self.alpha * others / jnp.maximum(jnp.sum(easy), 1)
-        hard_losses = (
-            (1 - self.alpha) * (target + others) / jnp.maximum(jnp.sum(hard), 1)
-        )
-        return jnp.sum(kept) * jnp.where(hard, hard_losses, easy_losses)
+        of_target, of_others = self.weights.T
+        # Where the target does not count its part may be infinite.
+        return jnp.where(of_target > 0, of_target * target, 0) + of_others * others
+
+
+def _uncertainty(
+    teacher: Float[Array, "b v"], labels: Int[Array, "b"]
+) -> Float[Array, "b"]:
+    """1 - q_y of every row."""
+    binary, _ = _split(jax.nn.log_softmax(teacher), labels)
+    return jnp.exp(binary[:, 1])
 
 
 def _split(

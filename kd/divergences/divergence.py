@@ -148,12 +148,28 @@ class LabelledDivergence(Loss):
 
 
 def kept_rows(
-    where: Bool[Array, "b"] | None, like: Float[Array, "b v"]
+    where: Bool[Array, "b"] | None, like: Float[Array, "b *v"]
 ) -> Float[Array, "b"]:
     """1 on the rows that count and 0 on masked ones, for sums over a batch."""
     if where is None:
         return jnp.ones(len(like), like.dtype)
     return where.astype(like.dtype)
+
+
+def check_same_classes(
+    name: str, student: tuple[int, ...], teacher: tuple[int, ...]
+) -> None:
+    """Raises ValueError unless these are shapes [b, v] of logits, and the same."""
+    if student != teacher or len(student) != 2:
+        others = (
+            "; ULD, MultiLevelOT and the losses of kd.features need no shared classes"
+            if student[:-1] == teacher[:-1]
+            else ""
+        )
+        raise ValueError(
+            f"{name} compares two [b, v] arrays of logits over the same classes, got "
+            f"student {student}, teacher {teacher}{others}"
+        )
 
 
 def _prepare(
@@ -162,16 +178,7 @@ def _prepare(
     teacher: Float[Array, "..."],
     where: Bool[Array, "b"] | None,
 ) -> tuple[Float[Array, "b v"], Float[Array, "b v"]]:
-    if student.shape != teacher.shape or student.ndim != 2:
-        others = (
-            "; ULD, MultiLevelOT and the losses of kd.features need no shared classes"
-            if student.shape[:-1] == teacher.shape[:-1]
-            else ""
-        )
-        raise ValueError(
-            f"{name} compares two [b, v] arrays of logits over the same classes, got "
-            f"student {student.shape}, teacher {teacher.shape}{others}"
-        )
+    check_same_classes(name, student.shape, teacher.shape)
     dtype = jnp.promote_types(
         jnp.promote_types(student.dtype, teacher.dtype), jnp.float32
     )

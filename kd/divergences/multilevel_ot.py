@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from kd.divergences.absolute import absolute_difference
+from kd.divergences.batch_transport import check_resolved
 from kd.divergences.cross_tokenizer import CrossTokenizerLoss
 from kd.divergences.softened import cross_entropy, log_softmax
-from kd.divergences.transport import check_resolved
 from kd.transport import solver
 from kd.transport.cost import L1
 

@@ -5,9 +5,9 @@ import dataclasses
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from kd.divergences.batch_transport import check_resolved
 from kd.divergences.divergence import Divergence
 from kd.divergences.softened import Softened
-from kd.divergences.transport import check_resolved
 from kd.transport import ott_solvers
 from kd.transport.cost import L1, Cost
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from kd.objective import Loss, OverRows, Wrapper, masked_mean
-from kd.types import Batch, Metrics, Outputs, Params
+from kd.types import Batch, Head, Metrics, Outputs, Params
 
 _NO_DEVICES = jax.sharding.AbstractMesh((), ())
 
@@ -72,8 +72,10 @@ class PerToken(Wrapper):
         totals = jnp.sum(losses.reshape(kept.shape), axis=1)
         return totals * self._share(batch), metrics
 
-    def over_rows(self, batch: Batch) -> OverRows | None:
-        inner = self.loss.over_rows(_rows(batch))
+    def over_rows(
+        self, batch: Batch, student: Head, teacher: Head | None
+    ) -> OverRows | None:
+        inner = self.loss.over_rows(_rows(batch), student, teacher)
         if inner is None:
             return None
         share = self._share(batch) / jnp.maximum(jnp.sum(batch["mask"]), 1)

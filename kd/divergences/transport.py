@@ -5,7 +5,6 @@ teacher outputs, so the value depends on how a data set is cut into batches. The
 do not pair example i with itself: pairing comes from the other terms of a mix.
 """
 
-import abc
 import dataclasses
 from typing import Literal
 
@@ -13,108 +12,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from kd.divergences.divergence import Divergence
-from kd.divergences.softened import log_softmax
-from kd.objective import masked_mean
-from kd.transport import diagnostics, line, sharding, solver
-from kd.transport.cost import L1, Cost
-from kd.types import Metrics
+from kd.divergences.batch_transport import BatchTransport, equal_masses
+from kd.transport import diagnostics, line, sharding
+from kd.transport.cost import L1
+from kd.transport.cost_of_heads import STUDENT, TEACHER
 
 _LONG_BATCH = 128
 """From this size on two classes are solved on the line, below by matrices."""
 
 
 @dataclasses.dataclass(frozen=True)
-class _BatchTransport(Divergence):
-    temperature: float = 2.0
-    epsilon: float = 0.1
-    num_iters: int = 20
-    _: dataclasses.KW_ONLY
-    gradient: solver.Gradient = "unrolled"
-    cost: Cost = L1()
-    num_groups: int = 1
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
-        if self.num_groups < 1:
-            raise ValueError(f"num_groups must be at least 1, got {self.num_groups}")
-        solver.check_settings(self.epsilon, self.num_iters, self.gradient)
-
-    def problem(self, num_rows: int) -> str:
-        if num_rows % self.num_groups == 0:
-            return ""
-        return (
-            f"{self.name}.num_groups {self.num_groups} does not divide the {num_rows} "
-            "rows of a batch, or of a part of it"
-        )
-
-    def rows(self, student, teacher, where):
-        return self.rows_with_metrics(student, teacher, where)[0]
-
-    def rows_with_metrics(self, student, teacher, where):
-        largest = self.cost.largest_between_probabilities
-        check_resolved(type(self).__name__, self.epsilon, student.dtype, largest)
-        kept = jnp.ones(len(student), bool) if where is None else where
-        losses, metrics = sharding.solve_groups(
-            self._group,
-            self._soften(student),
-            self._soften(teacher),
-            kept,
-            num_groups=self.num_groups,
-        )
-        # A group without rows has no plan to speak of.
-        filled = kept.reshape(self.num_groups, -1).any(axis=1)
-        return losses, {
-            name: masked_mean(of_groups, filled) for name, of_groups in metrics.items()
-        }
-
-    @abc.abstractmethod
-    def _group(
-        self, p, q, kept, *, axis: str | None
-    ) -> tuple[Float[Array, "b"], Metrics]:
-        """Losses of one group, on softened predictions, and metrics of its plan."""
-
-    def _soften(self, logits):
-        return jnp.exp(log_softmax(logits, self.temperature))
-
-    def _transport(self, p, q, kept, axis):
-        """Solution and cost of the problem with equal masses on the kept rows."""
-        cost = sharding.cost_of_rows(self.cost, p, q, axis)
-        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
-        solution = solver.solve(
-            cost,
-            row_mass,
-            column_mass,
-            epsilon=self.epsilon,
-            num_iters=self.num_iters,
-            largest_cost=self.cost.largest_between_probabilities,
-            gradient=self.gradient,
-            axis=axis,
-        )
-        return solution, cost
-
-    def _watch(self, solution, cost, kept, axis) -> Metrics:
-        row_mass, column_mass, _ = _equal_masses(kept, cost.dtype, axis)
-        # The columns with the numbers of these rows.
-        columns = sharding.own(jnp.arange(cost.shape[1]), len(cost), axis)
-        return diagnostics.diagnose(
-            costs=jnp.sum(solution.plan * cost, axis=1),
-            sums=solution.plan.sum(axis=1),
-            f=solution.f,
-            g=solution.g,
-            own_g=solution.g[columns],
-            own_cost=jnp.take_along_axis(cost, columns[:, None], axis=1)[:, 0],
-            row_mass=row_mass,
-            column_mass=column_mass,
-            errors=solution.errors,
-            epsilon=self.epsilon,
-            axis=axis,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class SinKD(_BatchTransport):
+class SinKD(BatchTransport):
     """Sinkhorn distance between all student and all teacher outputs of a batch.
 
         C_ij = || p_i - q_j ||_1,   p = softmax(s / temperature), q likewise of t
@@ -160,27 +68,33 @@ class SinKD(_BatchTransport):
             )
 
     def _group(self, p, q, kept, *, axis):
-        on_line = self._on_line(p, axis)
-        costs, metrics = (self._line if on_line else self._matrix)(p, q, kept, axis)
-        _, _, num_rows = _equal_masses(kept, costs.dtype, axis)
+        if not self._on_line(p, axis):
+            return super()._group(p, q, kept, axis=axis)
+        costs, metrics = self._line(p, q, kept, axis)
+        return self._shares(costs, kept, axis), metrics
+
+    def _shares(self, costs, kept, axis):
+        """The losses of rows whose mass is moved at these costs."""
+        _, _, num_rows = equal_masses(kept, costs.dtype, axis)
         losses = num_rows * costs
         if self.convention == "faithful":
             losses *= 0.001 * num_rows
-        return losses, metrics
+        return losses
 
     def _on_line(self, p, axis) -> bool:
         possible = p.shape[1] == 2 and self.cost == L1() and self.gradient == "unrolled"
         return possible and (axis is not None or len(p) >= _LONG_BATCH)
 
-    def _matrix(self, p, q, kept, axis):
-        solution, cost = self._transport(p, q, kept, axis)
-        costs = jnp.sum(solution.plan * cost, axis=1)
-        return costs, self._watch(solution, cost, kept, axis)
+    def _of_costs(self, *costs_and_kept, axis):
+        cost, kept = costs_and_kept
+        solution = self._solve(cost, kept, axis)
+        losses = self._shares(jnp.sum(solution.plan * cost, axis=1), kept, axis)
+        return losses, self._watch(solution, cost, kept, axis)
 
     def _line(self, p, q, kept, axis):
         # Two numbers an example: every device solves the whole problem.
         x, y = sharding.gather(p[:, 0], axis), sharding.gather(q[:, 0], axis)
-        _, mass, _ = _equal_masses(kept, p.dtype, axis)
+        _, mass, _ = equal_masses(kept, p.dtype, axis)
         solution = line.solve(
             x,
             y,
@@ -216,14 +130,12 @@ class SinKD(_BatchTransport):
         Of the batch as one group.
         """
         kept = jnp.ones(len(student), bool) if where is None else where
-        solution, cost = self._transport(
-            self._soften(student), self._soften(teacher), kept, axis=None
-        )
-        return solution.plan, cost
+        cost = self.cost(self._soften(student), self._soften(teacher))
+        return self._solve(cost, kept, axis=None).plan, cost
 
 
 @dataclasses.dataclass(frozen=True)
-class SinkhornDivergence(_BatchTransport):
+class SinkhornDivergence(BatchTransport):
     """Sinkhorn distance without its blur: zero when student and teacher agree.
 
         S = OT(p, q) - OT(p, p) / 2 - OT(q, q) / 2
@@ -245,15 +157,17 @@ class SinkhornDivergence(_BatchTransport):
     """
 
     name = "sinkhorn_divergence"
+    pairs = (STUDENT, TEACHER), (STUDENT, STUDENT), (TEACHER, TEACHER)
 
-    def _group(self, p, q, kept, *, axis):
-        solution, cost = self._transport(p, q, kept, axis)
-        losses = self._entropic_cost(solution, cost, kept, axis)
-        for same in (p, q):
-            losses -= 0.5 * self._entropic_cost(
-                *self._transport(same, same, kept, axis), kept, axis
-            )
-        return losses, self._watch(solution, cost, kept, axis)
+    def _of_costs(self, *costs_and_kept, axis):
+        *costs, kept = costs_and_kept
+        solutions = [self._solve(cost, kept, axis) for cost in costs]
+        between, *among = (
+            self._entropic_cost(solution, cost, kept, axis)
+            for solution, cost in zip(solutions, costs, strict=True)
+        )
+        losses = between - 0.5 * sum(among)
+        return losses, self._watch(solutions[0], costs[0], kept, axis)
 
     def _entropic_cost(self, solution, cost, kept, axis):
         # The potentials of masses 1/b differ from those of the formula by constants
@@ -261,38 +175,7 @@ class SinkhornDivergence(_BatchTransport):
         losses = solution.f + sharding.own(solution.g, len(cost), axis)
         if self.gradient == "envelope":
             # Of no value, and with the gradient that Danskin's theorem gives.
-            _, _, num_rows = _equal_masses(kept, cost.dtype, axis)
+            _, _, num_rows = equal_masses(kept, cost.dtype, axis)
             share = num_rows * jnp.sum(solution.plan * cost, axis=1)
             losses += share - jax.lax.stop_gradient(share)
         return losses
-
-
-def check_resolved(
-    name: str, epsilon: float | Array, dtype: jnp.dtype, largest_cost: float
-) -> None:
-    """Raises ValueError if epsilon is less than the rounding error of a cost.
-
-    The exponents cost / epsilon are then off by more than 1, and the plan is noise.
-    One that follows the optimizer step is not known here and not checked.
-
-    Args:
-        name: of the loss, for the message.
-        epsilon: entropic regularisation.
-        dtype: of the cost.
-        largest_cost: its bound; 1 is taken where there is none.
-    """
-    scale = largest_cost if largest_cost < float("inf") else 1.0
-    least = float(jnp.finfo(dtype).eps) * scale
-    if isinstance(epsilon, float | int) and epsilon < least:
-        raise ValueError(
-            f"{name}: epsilon must be at least {least:.2g} with logits of {dtype}, "
-            f"whose rounding errors of a cost are as large, got {epsilon}"
-        )
-
-
-def _equal_masses(kept, dtype, axis):
-    """1 / number of rows for every row here, for every column, and the number."""
-    columns = sharding.gather(kept, axis)
-    num_rows = jnp.sum(columns)
-    share = 1 / jnp.maximum(num_rows, 1).astype(dtype)
-    return kept * share, columns * share, num_rows

@@ -2,7 +2,8 @@
 
     0.1 * CrossEntropy() + 0.9 * KL(temperature=2.0) + 0.8 * SinKD()
 
-mix.py       what a loss is, and a weighted sum of them
+loss.py      what a loss is
+mix.py       weighted sums of losses
 targets.py   losses on what the data say
 of_head.py   a loss of one of several classifiers
 partition.py losses on predictions of which some classes are taken for one
@@ -12,11 +13,10 @@ No divergence is known here; they import this package, not the other way round.
 """
 
 from kd.objective.chunked import OverRows
+from kd.objective.loss import Loss, Wrapper
 from kd.objective.mix import (
-    Loss,
     Mix,
     Term,
-    Wrapper,
     embeddings_of,
     is_told,
     live_readers,

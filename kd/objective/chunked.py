@@ -9,32 +9,41 @@ forward pass, since the weight of every row is known beforehand.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from kd.objective.partition import taken_together
-from kd.transport.sharding import AXIS, devices_of_mesh
+from kd.transport.sharding import AXIS, devices_of_mesh, specs_of_head
 from kd.types import Batch, Head, Metrics, Outputs, TopLogits
 
 if TYPE_CHECKING:
-    from kd.objective.mix import Loss
+    from kd.objective.loss import Loss
 
 
 class OverRows(NamedTuple):
     """The mean of a loss over a batch, sum_i weights_i loss(s_i, t_i)."""
 
     loss: Any
-    """Of rows of logits."""
+    """Of rows of logits, which are made some at a time; None where `values` are."""
     rows: Batch
     """What it reads besides: entries of every row, and scalars."""
     weights: Float[Array, "n"]
     """Of every row."""
     metrics: Metrics
     """To watch, of the loss."""
+    values: Float[Array, "n"] | None = None
+    """Of all rows, as the loss computes them from heads by itself: where it couples
+    rows, but needs all of their logits no more than others do. Functions of the
+    student's hidden states, kernel and bias that can be differentiated."""
+
+
+def equal_weights(mask: Bool[Array, "n"]) -> Float[Array, "n"]:
+    """Of the rows in a mean over those that are not masked."""
+    return mask / jnp.maximum(jnp.sum(mask), 1)
 
 
 def large(head: Head, megabytes: float = 256.0) -> bool:
@@ -89,6 +98,43 @@ def weighted_sum(
     return _total(tuple(losses), num_rows, student, jax.lax.stop_gradient(constants))
 
 
+def of_rows(
+    function: Callable[..., Float[Array, "k"]],
+    head: Head,
+    *arrays: Shaped[Array, "n ..."],
+    num_rows: int,
+) -> Float[Array, "n"]:
+    """A number of every row of logits, some rows at a time; no gradient.
+
+    Args:
+        function: takes logits [k, v] and the entries of these rows in the arrays.
+        head: of n rows.
+        arrays: what it reads besides.
+        num_rows: of which the logits are there at once, on each device.
+    """
+    head, arrays = jax.lax.stop_gradient((head, arrays))
+
+    def mine(head, *arrays):
+        parts = _split((head.hidden, arrays), num_rows)
+
+        def of_part(part):
+            hidden, arrays = part
+            return function(head.replace(hidden=hidden).logits(), *arrays)
+
+        return jax.lax.map(of_part, parts).reshape(-1)[: len(head.hidden)]
+
+    devices = devices_of_mesh()
+    if devices == 1 or len(head.hidden) % devices:
+        return mine(head, *arrays)
+    rows = jax.P(AXIS)
+    return jax.shard_map(
+        mine,
+        in_specs=(specs_of_head(head), *[rows] * len(arrays)),
+        out_specs=rows,
+        check_vma=False,
+    )(head, *arrays)
+
+
 def rows_at_once(num_classes: int, megabytes: float = 16.0) -> int:
     """How many rows of float32 logits take so much memory: a power of 2, at least 1."""
     rows = megabytes * 2**20 / (4 * num_classes)
@@ -123,10 +169,7 @@ def _over_devices(function, losses, num_rows, student, constants):
     rows, everywhere = jax.P(AXIS), jax.P()
 
     def specs(head):
-        if head is None:
-            return None
-        split = jax.tree.map(lambda _: rows, head.rows)
-        return jax.tree.map(lambda _: everywhere, head).with_rows(split)
+        return head and specs_of_head(head)
 
     def mine(student, constants):
         found, gradient = function(losses, num_rows, student, constants)
@@ -190,25 +233,14 @@ def _in_parts(losses, num_rows, student, constants):
     """All that has rows, cut into parts of so many; and what is computed of a part."""
     weights, teacher, batch, row_weights = constants
     n = len(student.hidden)
-    size = min(num_rows, n)
-    num_parts = -(-n // size)
-
-    def split(x):
-        # What fills the last one up is masked.
-        filled = jnp.pad(x, [(0, num_parts * size - n), *[(0, 0)] * (x.ndim - 1)])
-        return filled.reshape(num_parts, size, *x.shape[1:])
-
     scalars = {name: x for name, x in batch.items() if not jnp.ndim(x)}
     rows = {"mask": jnp.ones(n, bool)} | {
         name: x for name, x in batch.items() if jnp.ndim(x)
     }
 
-    def emptied(hidden):
-        # Whatever masked rows hold: the kernel's gradient multiplies them with 0.
-        return jnp.where(rows["mask"][:, None], hidden, 0)
-
-    theirs = teacher and jax.tree.map(emptied, teacher.rows)
-    parts = jax.tree.map(split, (emptied(student.hidden), theirs, rows, row_weights.T))
+    ours = student.emptied(rows["mask"]).hidden
+    theirs = teacher and teacher.emptied(rows["mask"]).rows
+    parts = _split((ours, theirs, rows, row_weights.T), num_rows)
 
     def of_part(student, part):
         _, theirs, rows, row_weights = part
@@ -228,6 +260,20 @@ def _in_parts(losses, num_rows, student, constants):
         return jnp.vdot(weights, sums), sums
 
     return parts, of_part
+
+
+def _split(arrays, num_rows):
+    """Arrays with the same rows, cut into parts of so many."""
+
+    def split(x):
+        size = min(num_rows, len(x))
+        num_parts = -(-len(x) // size)
+        # What fills the last one up is masked.
+        fill = num_parts * size - len(x)
+        filled = jnp.pad(x, [(0, fill), *[(0, 0)] * (x.ndim - 1)])
+        return filled.reshape(num_parts, size, *x.shape[1:])
+
+    return jax.tree.map(split, arrays)
 
 
 def _zeros(of_part, student, parts):

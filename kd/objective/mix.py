@@ -1,12 +1,6 @@
-"""What a loss is, and weighted sums of losses.
+"""Weighted sums of losses."""
 
-A `Loss` gives one number per example, so that masking, averaging, weighting and
-reporting happen here, once, for all of them.
-"""
-
-import abc
 import dataclasses
-import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,231 +11,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from kd.objective.chunked import OverRows, large, rows_at_once, weighted_sum
+from kd.objective.loss import Loss
 from kd.objective.partition import taken_together
 from kd.objective.told import Logits, tell
 from kd.types import Batch, Embedding, Metrics, Outputs, Params, Weight
-
-
-class Loss(abc.ABC):
-    """Something to minimise, example by example.
-
-    Subclasses are frozen dataclasses. `loss * weight` makes a term, `+` a mix.
-    """
-
-    name: str
-    """Of the loss in metrics and overrides; a class attribute."""
-    row_by_row: bool = False
-    """Whether a row's value depends on the logits of that row alone; a class attribute.
-    Those of a large vocabulary then need not be there all at once, see
-    `kd.objective.chunked`; a loss that does not say so is given all of them."""
-    coarsens: bool = False
-    """Whether classes may be taken together, a class attribute: of the coarser
-    predictions the loss is then at most what it is of the full ones, as every
-    f-divergence. It needs no more of a teacher than `kd.types.TopLogits`."""
-
-    def init(
-        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
-    ) -> Params:
-        """Makes the loss's own learnable parameters; () where it has none.
-
-        Args:
-            key: of their randomness.
-            student: what the student gives, as shapes and dtypes only.
-            teacher: likewise, or None.
-        """
-        del key, student, teacher
-        return ()
-
-    @abc.abstractmethod
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        """Loss of every example in nats (or the loss's own unit), 0 where masked.
-
-        Args:
-            params: what `init` returned, as trained so far.
-            student: outputs of the student, `logits` [b, v].
-            teacher: outputs of the teacher, or None if `needs_teacher` is False.
-            batch: the batch both have seen, with `labels` and `mask`; in a mix also
-                the optimizer step as `step`. Where labels are hidden, see
-                `reads_labels`; where answers are, see `needs_teacher`.
-        """
-
-    def per_example_with_metrics(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[Float[Array, "b"], Metrics]:
-        """`per_example`, and scalars to watch that its computation gives for little.
-
-        No gradient flows through the metrics. None by default.
-        """
-        return self.per_example(params, student, teacher, batch), {}
-
-    def over_rows(self, batch: Batch) -> "OverRows | None":
-        """Its mean over a batch as a sum over rows of logits, where it is such a one.
-
-        Args:
-            batch: as `per_example` gets it in a mix.
-        """
-        if not self.row_by_row:
-            return None
-        mask = batch["mask"]
-        return OverRows(self, batch, mask / jnp.maximum(jnp.sum(mask), 1), {})
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether it reads the teacher: a mix then masks examples without an answer.
-
-        The logits of an answer that was not asked for are NaN.
-        """
-        return True
-
-    @property
-    def reads_hidden(self) -> bool:
-        """Whether it reads more of the teacher than logits: hidden states, attention.
-
-        Such a teacher runs in every step, unless `embeddings` is all that is read.
-        """
-        return False
-
-    @property
-    def reads_logits(self) -> bool:
-        """Whether it reads the teacher's logits, which must then be of the task."""
-        return self.needs_teacher
-
-    @property
-    def embeddings(self) -> tuple[Embedding, ...]:
-        """Vectors of the teacher that can, or have to, come with the batch.
-
-        Where some are of the examples themselves, they are all that it reads of hidden
-        states, and it takes them for these. Those of classes it finds in the batch by
-        their names.
-        """
-        return ()
-
-    def problem(self, num_rows: int) -> str:
-        """What speaks against batches, or parts, of so many rows; "" if nothing."""
-        del num_rows
-        return ""
-
-    def problem_within(self, num_steps: int) -> str:
-        """What speaks against the schedules of its settings in a run of so many steps.
-
-        Empty if nothing does.
-        """
-        del num_steps
-        return ""
-
-    @property
-    def reads_classes(self) -> bool:
-        """Whether it takes outputs for logits of classes, which numbers are not."""
-        return True
-
-    @property
-    def reads_labels(self) -> bool:
-        """Whether it reads `batch["labels"]`: a mix then masks examples without one.
-
-        A hidden label is -1, or NaN as a number, and whoever reads it gets NaN.
-        """
-        return False
-
-    @property
-    def tail_temperature(self) -> float | None:
-        """At which classes add up that are taken together; None where they may not."""
-        return getattr(self, "temperature", 1.0) if self.coarsens else None
-
-    @property
-    def compares_views(self) -> bool:
-        """Whether a second view of every example stands in the teacher's place."""
-        return False
-
-    @property
-    def of_tokens(self) -> bool:
-        """Whether it takes logits of sequences, [b, n, v], rather than [b, v]."""
-        return False
-
-    def __mul__(self, weight: Weight) -> "Mix":
-        return Mix((Term(weight, self),))
-
-    __rmul__ = __mul__
-
-    def __add__(self, other: "Loss | Mix") -> "Mix":
-        return 1.0 * self + other
-
-
-@dataclasses.dataclass(frozen=True)
-class Wrapper(Loss):
-    """A loss that hands another one something else to look at, or other settings.
-
-    It has the name of that loss, and asks for what that loss asks for. Subclasses are
-    frozen dataclasses that define `per_example_with_metrics`; one with checks of its
-    own calls `super().__post_init__()`.
-
-    Args:
-        loss: the other one.
-    """
-
-    loss: Loss
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", self.loss.name)
-
-    @property
-    def needs_teacher(self) -> bool:
-        return self.loss.needs_teacher
-
-    @property
-    def reads_hidden(self) -> bool:
-        return self.loss.reads_hidden
-
-    @property
-    def reads_logits(self) -> bool:
-        return self.loss.reads_logits
-
-    @property
-    def embeddings(self) -> tuple[Embedding, ...]:
-        return self.loss.embeddings
-
-    @property
-    def reads_classes(self) -> bool:
-        return self.loss.reads_classes
-
-    @property
-    def reads_labels(self) -> bool:
-        return self.loss.reads_labels
-
-    @property
-    def tail_temperature(self) -> float | None:
-        return self.loss.tail_temperature
-
-    @property
-    def compares_views(self) -> bool:
-        return self.loss.compares_views
-
-    @property
-    def of_tokens(self) -> bool:
-        return self.loss.of_tokens
-
-    def problem(self, num_rows: int) -> str:
-        return self.loss.problem(num_rows)
-
-    def problem_within(self, num_steps: int) -> str:
-        return self.loss.problem_within(num_steps)
-
-    def init(
-        self, key: PRNGKeyArray, student: Outputs, teacher: Outputs | None
-    ) -> Params:
-        return self.loss.init(key, student, teacher)
-
-    def per_example(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> Float[Array, "b"]:
-        return self.per_example_with_metrics(params, student, teacher, batch)[0]
-
-    @abc.abstractmethod
-    def per_example_with_metrics(
-        self, params: Params, student: Outputs, teacher: Outputs | None, batch: Batch
-    ) -> tuple[Float[Array, "b"], Metrics]:
-        """The losses, through the other one's own method of this name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -401,12 +174,16 @@ class Mix:
         batch: Batch,
         apart: bool,
     ) -> tuple[list[Float[Array, ""]], Metrics] | None:
-        """`weighted` some rows at a time, where there are many and all terms can."""
+        """`weighted` without all logits, where there are many and no term needs them.
+
+        Terms that are computed row by row are so together.
+        """
         ours, theirs = student.head, None
         if teacher is not None:
             theirs = teacher.head if teacher.top is None else teacher.top
         if ours is None or not large(ours):
             return None
+        ours, theirs = ours.flat(), theirs and theirs.flat()
         without = self.needs_teacher and theirs is None
         before = {
             "term_gradients": apart,
@@ -414,30 +191,39 @@ class Mix:
             "an example without a label or an answer": _is_partly_unknown(batch),
         }
         reasons = [what for what, holds in before.items() if holds]
-        parts = [] if reasons else [t.loss.over_rows(batch) for t in self.terms]
-        found = [part for part in parts if part is not None]
-        if len(found) < len(parts):
-            named = zip(self.names, parts, strict=True)
-            reasons = [name for name, part in named if part is None]
-        num_classes, num_rows = ours.num_outputs, math.prod(ours.hidden.shape[:-1])
-        at_once = 0 if reasons else rows_at_once(num_classes)
-        tell(Logits(num_rows, num_classes, at_once, ", ".join(reasons)))
+        parts: list[OverRows] = []
+        for term in () if reasons else self.terms:
+            part = term.loss.over_rows(batch, ours, theirs)
+            if part is None:
+                reasons.append(term.loss.name)
+            else:
+                parts.append(part)
+        at_once = 0 if reasons else rows_at_once(ours.num_outputs)
+        tell(Logits(len(ours.hidden), ours.num_outputs, at_once, ", ".join(reasons)))
         if reasons:
             return None
-        total, sums = weighted_sum(
-            [part.loss for part in found],
-            jnp.stack([jnp.asarray(weight, jnp.float32) for weight in weights]),
-            ours.flat(),
-            theirs and theirs.flat(),
-            found[0].rows,
-            jnp.stack([part.weights for part in found]),
-            num_rows=at_once,
-        )
-        metrics: Metrics = {"loss": total}
-        for part, name, value in zip(found, self.names, sums, strict=True):
-            metrics[f"loss/{name}"] = value
+        total, values = jnp.float32(0.0), {}
+        together = [i for i, part in enumerate(parts) if part.values is None]
+        if together:
+            total, sums = weighted_sum(
+                [parts[i].loss for i in together],
+                jnp.stack([jnp.asarray(weights[i], float) for i in together]),
+                ours,
+                theirs,
+                {k: x for i in together for k, x in parts[i].rows.items()},
+                jnp.stack([parts[i].weights for i in together]),
+                num_rows=at_once,
+            )
+            values = dict(zip(together, sums, strict=True))
+        metrics: Metrics = {}
+        for i, (part, name) in enumerate(zip(parts, self.names, strict=True)):
+            if part.values is not None:
+                values[i] = jnp.sum(part.weights * part.values)
+                total = total + weights[i] * values[i]
+            metrics[f"loss/{name}"] = values[i]
             metrics |= {f"{name}/{key}": number for key, number in part.metrics.items()}
-        return [w * value for w, value in zip(weights, sums, strict=True)], metrics
+        weighted = [weight * values[i] for i, weight in enumerate(weights)]
+        return weighted, {"loss": total} | metrics
 
 
 def embeddings_of(losses: Iterable[Loss]) -> tuple[Embedding, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from kd.objective.mix import Wrapper
+from kd.objective.loss import Wrapper
 from kd.types import Batch, Metrics, Outputs, Params
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from kd.types import Batch, Outputs
 
 if TYPE_CHECKING:
-    from kd.objective.mix import Loss
+    from kd.objective.loss import Loss
 
 
 def taken_together(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from kd.objective.mix import Loss
+from kd.objective.loss import Loss
 from kd.types import Batch, Outputs, Params
 
 

@@ -27,6 +27,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Shaped
 
 from kd.transport.cost import Cost
+from kd.types import Head, TopLogits
 
 AXIS = "data"
 """The axis of the mesh that batches are sharded over."""
@@ -94,6 +95,12 @@ def devices_of_mesh() -> int:
     if mesh.empty or AXIS in mesh.manual_axes:
         return 1
     return dict(mesh.shape).get(AXIS, 1)
+
+
+def specs_of_head(head: Head | TopLogits) -> Head | TopLogits:
+    """What `jax.shard_map` is told of predictions: every device has its rows."""
+    rows = jax.tree.map(lambda _: PartitionSpec(AXIS), head.rows)
+    return jax.tree.map(lambda _: PartitionSpec(), head).with_rows(rows)
 
 
 def gather(columns: Shaped[Array, "m *v"], axis: str | None) -> Shaped[Array, "k *v"]:

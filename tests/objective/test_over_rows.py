@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+import kd.divergences.batch_transport
+import kd.divergences.decoupled
 import kd.objective.mix
-from kd.divergences import ATKD, JS, KL, PerSequence, PerToken, SinKD
+from kd.divergences import ATKD, DIST, JS, KL, PerSequence, PerToken, SinKD
 from kd.models.gpt2 import GPT2
 from kd.objective import CrossEntropy
 from kd.objective.told import Logits, decisions
@@ -17,10 +19,12 @@ from kd.procedures.offline import Offline
 from kd.procedures.procedure import Setting
 from kd.scheduled import scheduled
 from kd.train.mesh import data_mesh, replicate, shard_batch
+from kd.transport.cost import Cosine
 
 SEQUENCES, LENGTH, TOKENS = 8, 12, 301
 SIZES = {"vocab_size": 320, "num_layers": 1, "num_heads": 2, "max_length": LENGTH}
 OBJECTIVE = 0.4 * PerToken(CrossEntropy()) + 0.6 * PerToken(KL(temperature=2.0))
+COUPLED = OBJECTIVE + 0.8 * PerToken(SinKD()) + 0.5 * PerToken(ATKD())
 
 
 def problem():
@@ -63,9 +67,13 @@ def training(objective, mesh=None, **changes):
 
 @pytest.fixture
 def few_rows(monkeypatch):
-    """Any vocabulary is large, and five rows of logits are there at once."""
+    """Any vocabulary is large; 5 rows of logits, or 64 classes, are there at once."""
     monkeypatch.setattr(kd.objective.mix, "large", lambda head: True)
-    monkeypatch.setattr(kd.objective.mix, "rows_at_once", lambda num_outputs: 5)
+    for module in (kd.objective.mix, kd.divergences.decoupled):
+        monkeypatch.setattr(module, "rows_at_once", lambda num_outputs: 5)
+    monkeypatch.setattr(
+        kd.divergences.batch_transport, "classes_at_once", lambda num_rows: 64
+    )
 
 
 def after(objective, **changes):
@@ -92,6 +100,10 @@ OBJECTIVES = {
     "one inside": 1.0 * PerToken(scheduled(KL(), temperature=decreasing)),
     "every sequence the same": 1.0 * PerToken(KL(), average="sequences"),
     "labels alone": 1.0 * PerToken(CrossEntropy()),
+    "two that couple rows": COUPLED,
+    "nothing but one of them": 1.0 * PerToken(SinKD(), average="sequences"),
+    "a setting of one": 1.0
+    * scheduled(PerToken(SinKD()), **{"loss.temperature": decreasing}),
 }
 
 
@@ -106,12 +118,13 @@ def test_a_step_is_that_with_all_logits(objective, num_microbatches, request):
 
 
 @pytest.mark.slow
-def test_on_four_devices(request):
-    expected = after(OBJECTIVE)
+@pytest.mark.parametrize("objective", [OBJECTIVE, COUPLED])
+def test_on_four_devices(objective, request):
+    expected = after(objective)
     request.getfixturevalue("few_rows")
     mesh = data_mesh()
     assert mesh.size == 4
-    assert_same(after(OBJECTIVE, mesh=mesh), expected, rtol=2e-5, atol=2e-6)
+    assert_same(after(objective, mesh=mesh), expected, rtol=2e-5, atol=2e-6)
 
 
 def largest(objective, **changes):
@@ -127,13 +140,16 @@ ALL_LOGITS = SEQUENCES * LENGTH * TOKENS
 
 
 @pytest.mark.slow
-def test_no_array_of_all_logits_is_in_the_step(few_rows):
-    assert largest(OBJECTIVE) < ALL_LOGITS
+@pytest.mark.parametrize("objective", [OBJECTIVE, COUPLED])
+def test_no_array_of_all_logits_is_in_the_step(objective, few_rows):
+    assert largest(objective) < ALL_LOGITS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "other", [PerToken(SinKD()), PerToken(ATKD()), PerSequence(JS())], ids=str
+    "other",
+    [PerToken(SinKD(cost=Cosine())), PerToken(DIST()), PerSequence(JS())],
+    ids=str,
 )
 def test_a_loss_that_needs_all_logits_gets_them(other, few_rows):
     assert largest(OBJECTIVE + 1.0 * other) >= ALL_LOGITS

@@ -23,7 +23,7 @@ from kd.networks.kept.record import Streamed
 from kd.networks.load import Loaded, longest
 from kd.networks.predict import streamer
 from kd.train.mesh import replicate
-from kd.types import Model, Outputs, answers_name
+from kd.types import Model, answers_name
 
 _SILENCE = 60.0
 """Seconds between lines that say how far it is."""
@@ -52,6 +52,11 @@ class OfSome:
         self._places[about] = np.arange(len(about))
         self._known = np.zeros(num, bool)
         self._known[about] = True
+
+    @property
+    def nbytes(self) -> int:
+        """Of those that there are."""
+        return self._values.nbytes
 
     def __getitem__(self, index: Int[np.ndarray, "b"]) -> np.ndarray:
         """Rows of examples; NaN, where there is one, of those not asked about."""
