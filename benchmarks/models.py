@@ -184,7 +184,7 @@ class Theirs:
         batch = {k: torch.from_numpy(x) for k, x in batch_of(shape).items()}
         self.labels = batch["labels"].long()
         self.given = {"input_ids": batch["tokens"].long()}
-        if shape.num_targets:
+        if isinstance(shape.network, T5):
             # A target is read behind the token that texts begin with.
             start = torch.full((shape.batch_size, 1), shape.network.start_token)
             read = torch.cat([start, batch["target_tokens"].long()[:, :-1]], 1)

@@ -10,7 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from kd.objective import Loss, OverRows, Wrapper, values_within
-from kd.types import Batch, Head, Metrics, Outputs, Params
+from kd.types import Batch, Head, Metrics, Outputs, Params, TopLogits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Scheduled(Wrapper):
         return losses, metrics | settings
 
     def over_rows(
-        self, batch: Batch, student: Head, teacher: Head | None
+        self, batch: Batch, student: Head, teacher: Head | TopLogits | None
     ) -> OverRows | None:
         loss, settings = self._at(batch["step"])
         found = loss.over_rows(batch, student, teacher)

@@ -14,7 +14,7 @@ from kd.objective.chunked import equal_weights, rows_at_once
 from kd.transport import diagnostics, sharding, solver
 from kd.transport.cost import L1, Cost
 from kd.transport.cost_of_heads import STUDENT, TEACHER, costs_of_heads
-from kd.types import Batch, Head, Metrics
+from kd.types import Batch, Head, Metrics, TopLogits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,10 +61,9 @@ class BatchTransport(Divergence):
         return self._in_groups(self._group, *points, kept)
 
     def over_rows(
-        self, batch: Batch, student: Head, teacher: Head | None
+        self, batch: Batch, student: Head, teacher: Head | TopLogits | None
     ) -> OverRows | None:
-        assert teacher is not None
-        if not self.cost.adds_up_over_classes:
+        if not self.cost.adds_up_over_classes or not isinstance(teacher, Head):
             return None
         kept = batch["mask"]
         check_same_classes(

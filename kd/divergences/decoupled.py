@@ -18,7 +18,7 @@ from kd.divergences.divergence import LabelledDivergence, kept_rows
 from kd.divergences.softened import Rescaled, relative_entropy
 from kd.objective import OverRows
 from kd.objective.chunked import equal_weights, of_rows, rows_at_once
-from kd.types import Batch, Head, Outputs, Params
+from kd.types import Batch, Head, Outputs, Params, TopLogits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,9 +95,10 @@ class ATKD(LabelledDivergence):
         )
 
     def over_rows(
-        self, batch: Batch, student: Head, teacher: Head | None
+        self, batch: Batch, student: Head, teacher: Head | TopLogits | None
     ) -> OverRows | None:
-        assert teacher is not None
+        if not isinstance(teacher, Head):
+            return None
         # First the number of every row that couples them, of the teacher alone.
         uncertainty = of_rows(
             lambda logits, labels: _uncertainty(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from kd.objective import Loss, OverRows, Wrapper, masked_mean
-from kd.types import Batch, Head, Metrics, Outputs, Params
+from kd.types import Batch, Head, Metrics, Outputs, Params, TopLogits
 
 _NO_DEVICES = jax.sharding.AbstractMesh((), ())
 
@@ -73,7 +73,7 @@ class PerToken(Wrapper):
         return totals * self._share(batch), metrics
 
     def over_rows(
-        self, batch: Batch, student: Head, teacher: Head | None
+        self, batch: Batch, student: Head, teacher: Head | TopLogits | None
     ) -> OverRows | None:
         inner = self.loss.over_rows(_rows(batch), student, teacher)
         if inner is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.objective.chunked import OverRows, equal_weights
-from kd.types import Batch, Embedding, Head, Metrics, Outputs, Params, Weight
+from kd.types import Batch, Embedding, Head, Metrics, Outputs, Params, TopLogits, Weight
 
 if TYPE_CHECKING:
     from kd.objective.mix import Mix
@@ -72,7 +72,7 @@ class Loss(abc.ABC):
         return self.per_example(params, student, teacher, batch), {}
 
     def over_rows(
-        self, batch: Batch, student: Head, teacher: Head | None
+        self, batch: Batch, student: Head, teacher: Head | TopLogits | None
     ) -> OverRows | None:
         """Its mean over a batch without all logits at once; None where it needs them.
 
@@ -83,7 +83,8 @@ class Loss(abc.ABC):
         Args:
             batch: as `per_example` gets it in a mix.
             student: what makes the logits of all rows.
-            teacher: likewise, or None if `needs_teacher` is False.
+            teacher: likewise, or the largest logits of all rows; None if
+                `needs_teacher` is False.
         """
         del student, teacher
         if not self.row_by_row:
