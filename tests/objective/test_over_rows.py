@@ -177,6 +177,10 @@ def test_a_small_vocabulary_has_all_its_logits():
         (OBJECTIVE, {"num_microbatches": 2}, Logits(48, TOKENS, 5)),
         (
             OBJECTIVE + PerToken(SinKD(num_iters=2)), {},
+            Logits(SEQUENCES * LENGTH, TOKENS, 5),
+        ),
+        (
+            OBJECTIVE + PerToken(SinKD(cost=Cosine(), num_iters=2)), {},
             Logits(SEQUENCES * LENGTH, TOKENS, 0, "sinkd"),
         ),
         (
