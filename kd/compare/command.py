@@ -233,7 +233,7 @@ def _write(table: Any, wanted: Any, tuning: Any, given: Any, say: Any) -> int:
         "headline": catalog.headline(given.name, catalog.TABLES),
         **judge(table, wanted),
         "tuning": tuning,
-        "made": made(command("table", given)),
+        "made": made(command("table", given) + _part(given)),
     }
     tuned = tuning["rows"] if tuning else []
     chosen = {row["name"]: row["selected"] or () for row in tuned}
@@ -290,6 +290,12 @@ def command(
     asked = {None: "", True: " TOGETHER=1", False: " TOGETHER=0"}[given.together]
     places = f"{scale}{data}{weights}{asked}"
     return f"make {verb} NAME={given.name}{places}{unread}{changes}"
+
+
+def _part(given: argparse.Namespace) -> str:
+    """What of a table was asked for, where that was not all of it."""
+    row = f' ROW="{given.row}"' if given.row else ""
+    return row + (f" SEEDS={given.seeds}" if given.seeds else "")
 
 
 def _without_place(field: str) -> str:
