@@ -33,6 +33,7 @@ from kd.divergences import (
     ComparativeKL,
     ContinuationKD,
     FDivergence,
+    HardCrossEntropy,
     Hellinger,
     Jeffreys,
     LogitMSE,
@@ -60,8 +61,8 @@ def t_log_t(t):
 
 LOSSES: tuple[Loss, ...] = (
     KL(), ReverseKL(), Jeffreys(), BalancedKL(), AdaptiveKL(), JS(), SkewedKL(),
-    SkewedReverseKL(), SoftCrossEntropy(), ReverseCrossEntropy(), TotalVariation(),
-    Hellinger(), ChiSquared(), Alpha(), Renyi(), FDivergence(generator=t_log_t),
+    SkewedReverseKL(), SoftCrossEntropy(), ReverseCrossEntropy(), HardCrossEntropy(),
+    TotalVariation(), Hellinger(), ChiSquared(), Alpha(), Renyi(), FDivergence(generator=t_log_t),
     LogitMSE(), ContinuationKD(), Standardized(KL()), DKD(), ATKD(), ValueCorrelation(),
     RankCorrelation(), DIST(), BatchCorrelation(), ClassCorrelation(), ComparativeKL(),
     SinKD(), SinkhornDivergence(), OptimalTransport(),

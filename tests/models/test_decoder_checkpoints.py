@@ -310,8 +310,9 @@ def test_pickles_are_refused(tmp_path):
         (
             "llama",
             {"model_type": "gemma"},
-            "model_type is 'gemma'; expected one of bert, roberta, distilbert, gpt2, "
-            "llama, mistral, qwen2, qwen3, t5, bart, kd_mlp, kd_resnet",
+            "model_type is 'gemma'; expected one of bert, roberta, distilbert, vit, "
+            "deit, gpt2, llama, mistral, qwen2, qwen3, t5, bart, kd_mlp, kd_resnet, "
+            "kd_wide_resnet",
         ),
     ],
 )
