@@ -3,6 +3,10 @@
 The KL of wen2023fdistill, averaged over the tokens of the translations, beside these.
 The student is half as deep and half as wide as its teacher. Scored by BLEU and chrF.
 
+Measured at mini scale, seed 0, an anecdote: test BLEU 6.9 (chrF 25.8), teacher 4.5
+(23.1): after 1,200 steps neither has learnt to translate, and the pair has no gap. 18
+minutes for both, on one CPU core; scale `small` trains them five times as long.
+
     make exp NAME=multi30k_kd DATA_DIR=~/data
 """
 

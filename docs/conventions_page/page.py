@@ -62,7 +62,8 @@ def t_log_t(t):
 LOSSES: tuple[Loss, ...] = (
     KL(), ReverseKL(), Jeffreys(), BalancedKL(), AdaptiveKL(), JS(), SkewedKL(),
     SkewedReverseKL(), SoftCrossEntropy(), ReverseCrossEntropy(), HardCrossEntropy(),
-    TotalVariation(), Hellinger(), ChiSquared(), Alpha(), Renyi(), FDivergence(generator=t_log_t),
+    TotalVariation(), Hellinger(), ChiSquared(), Alpha(), Renyi(),
+    FDivergence(generator=t_log_t),
     LogitMSE(), ContinuationKD(), Standardized(KL()), DKD(), ATKD(), ValueCorrelation(),
     RankCorrelation(), DIST(), BatchCorrelation(), ClassCorrelation(), ComparativeKL(),
     SinKD(), SinkhornDivergence(), OptimalTransport(),
