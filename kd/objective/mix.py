@@ -187,7 +187,7 @@ class Mix:
         without = self.needs_teacher and theirs is None
         before = {
             "term_gradients": apart,
-            "a teacher that gives no hidden states": without,
+            "a teacher of whom all logits are kept (keep=dense)": without,
             "an example without a label or an answer": _is_partly_unknown(batch),
         }
         reasons = [what for what, holds in before.items() if holds]
@@ -198,12 +198,18 @@ class Mix:
                 reasons.append(term.loss.name)
             else:
                 parts.append(part)
-        at_once = 0 if reasons else rows_at_once(ours.num_outputs)
-        tell(Logits(len(ours.hidden), ours.num_outputs, at_once, ", ".join(reasons)))
+        together = [i for i, part in enumerate(parts) if part.values is None]
+        num_rows = len(ours.hidden)
+        at_once = min(rows_at_once(ours.num_outputs), num_rows)
+        if reasons or together:
+            whole_for = ", ".join(reasons)
+            told = Logits(
+                num_rows, ours.num_outputs, 0 if reasons else at_once, whole_for
+            )
+            tell(told)
         if reasons:
             return None
         total, values = jnp.float32(0.0), {}
-        together = [i for i, part in enumerate(parts) if part.values is None]
         if together:
             total, sums = weighted_sum(
                 [parts[i].loss for i in together],

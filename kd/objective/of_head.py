@@ -4,8 +4,13 @@ import dataclasses
 
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from kd.errors import UserError
 from kd.objective.loss import Wrapper
 from kd.types import Batch, Metrics, Outputs, Params
+
+
+class NoSuchHead(UserError, ValueError):
+    """A classifier that the student does not have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,8 @@ class OfHead(Wrapper):
         head: which; 0 is the first.
 
     Raises:
-        ValueError: `head` is negative; and, from `init`, the student has no such head.
+        ValueError: `head` is negative; and `NoSuchHead`, from `init`, where the
+            student has none.
 
     Source: touvron2021deit, section 3.
     """
@@ -57,7 +63,7 @@ class OfHead(Wrapper):
     def _seen(self, student: Outputs) -> Outputs:
         if self.head >= len(student.head_logits):
             there = f"{len(student.head_logits)}" if student.head_logits else "one"
-            raise ValueError(
+            raise NoSuchHead(
                 f"{self.name} is of head {self.head}, and the student has {there}; a "
                 "ViT with distillation_token=True has two"
             )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from kd.data.pipeline import TrainingBatches
 from kd.data.stacked import StackedBatches
@@ -61,11 +61,16 @@ class Assembly(NamedTuple):
         return self.training.init(key, first, teacher_params, example)
 
     def widest_batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes of the largest batch that there is, over all processes."""
+        """Shapes of the largest batch that there is, over all processes.
+
+        Split over the devices as the loop does: for other places the step would be
+        traced again.
+        """
+        split = NamedSharding(self.mesh, PartitionSpec("data"))
         batch = self.batches[self.every_seed[0].widest]
         rows = len(batch["mask"])
         return {
-            name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
+            name: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=split)
             for name, x in batch.items()
         }
 

@@ -222,15 +222,18 @@ def _tell_shortage(
     made_from: Ingredients,
 ) -> None:
     """Raises UserError with what of a run is too large, if that can be told."""
-    # The program is compiled already, unless compiling it was too much.
-    with contextlib.suppress(MemoryError, RuntimeError):
+    told = ""
+    # Whatever goes wrong here must not hide what went wrong there.
+    with contextlib.suppress(Exception):
         found = requirements(experiment, parts, made_from)
         first = str(error).partition("\n")[0]
-        raise UserError(
+        told = (
             f"out of memory{f' ({first:.200})' if first else ''}; a step takes "
             f"{size(found.total)} on each device, {relief(experiment, found)}; make "
-            "memory tells all of it"
-        ) from error
+            "memory NAME=... tells all of it"
+        )
+    if told:
+        raise UserError(told) from error
 
 
 def _close(logs: Sequence[MetricsLog | None]) -> None:

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from kd import config
+from kd.divergences import PerSequence
+from kd.divergences.batch_transport import BatchTransport
 from kd.errors import UserError
 from kd.experiment import Experiment
+from kd.objective import Loss, Wrapper
 from kd.report.quantities import size
 from kd.run import requirements as r
 from kd.run.requirements import Requirements
@@ -105,12 +108,16 @@ def _smaller(path: str, network: Any) -> Iterator[str]:
 
 
 def _caveat(experiment: Experiment) -> str:
-    """What micro-batches do to losses that couple the examples of a batch."""
-    coupled = [
-        loss.name
-        for loss in experiment.losses
-        if loss.needs_teacher and not getattr(loss, "loss", loss).row_by_row
-    ]
+    """What micro-batches do to losses that compare the examples of a batch."""
+    own = {loss.name: _innermost(loss) for loss in experiment.losses}
+    coupled = [n for n, loss in own.items() if isinstance(loss, BatchTransport)]
     if not coupled:
         return ""
-    return f"; {', '.join(dict.fromkeys(coupled))} then compares examples of a part"
+    return f"; {', '.join(coupled)} then compares examples of a part"
+
+
+def _innermost(loss: Loss) -> Loss:
+    """What wrappers hand on to, unless it sees one sequence at a time."""
+    while isinstance(loss, Wrapper) and not isinstance(loss, PerSequence):
+        loss = loss.loss
+    return loss

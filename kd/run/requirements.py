@@ -117,6 +117,7 @@ def requirements(
         Size(OPTIMIZER, _bytes(state.opt_state)),
         Size(CARRIED, _bytes((state.step, state.key, state.memory))),
         Size(TEACHERS, _bytes(frozen), _of_teachers(made_from)),
+        *_of_kept(assembly, made_from),
         Size(BATCH, _bytes(whole), _of_batch(whole)),
     ]
     if analysis is None:
@@ -251,6 +252,15 @@ def _held(value: Any, seen: set[int]) -> int:
     if type(value).__module__.startswith("kd.data"):
         return sum(_held(x, seen) for x in vars(value).values())
     return 0
+
+
+def _of_kept(assembly: Assembly, made_from: Ingredients) -> list[Size]:
+    """What a step holds to read kept answers by, such as the teacher's head."""
+    answers = made_from.answers
+    if answers is None or not answers.kept:
+        return []
+    num_bytes = _bytes(assembly.teachers)
+    return [Size("head of the kept answers", num_bytes)] if num_bytes else []
 
 
 def _of_teachers(made_from: Ingredients) -> str:

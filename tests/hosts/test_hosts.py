@@ -4,6 +4,7 @@ The processes are real, and so are the signals. What a run in one process with t
 devices leaves is what most are compared with.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -97,6 +98,20 @@ def alone(tmp_path_factory):
     return runs
 
 
+@pytest.fixture(scope="module")
+def one_process(alone, tmp_path_factory):
+    """Where a process with so many devices ran an experiment, once each."""
+
+    @functools.cache
+    def place_of(num_devices, experiment):
+        place = tmp_path_factory.mktemp("one")
+        shutil.copytree(alone / "networks", place / "networks")
+        run_here(place, num_devices, experiment)
+        return place
+
+    return place_of
+
+
 @pytest.fixture
 def runs(alone, tmp_path):
     """A place that has the trained teacher and no student yet."""
@@ -140,17 +155,14 @@ def test_asked_to_stop_and_gone_on_with_by_one(alone, runs):
 @pytest.mark.parametrize(
     "processes, devices, experiment", [(2, 1, mixed), (2, 2, plain), (4, 1, plain)]
 )
-def test_others_are_one_too(runs, tmp_path, processes, devices, experiment):
-    one, several = runs / "one", runs / "several"
-    for place in (one, several):
-        shutil.copytree(runs / "networks", place / "networks")
-    run_here(one, processes * devices, experiment)
+def test_others_are_one_too(one_process, runs, processes, devices, experiment):
     statuses, said = run_in_several(
-        several, processes=processes, devices=devices, experiment=experiment
+        runs, processes=processes, devices=devices, experiment=experiment
     )
     assert statuses == [0] * processes, said
-    assert_same(outcome(several), outcome(one), 1e-6)
-    summary = json.loads((several / "tiny/0/summary.json").read_text())
+    expected = one_process(processes * devices, experiment)
+    assert_same(outcome(runs), outcome(expected), 1e-6)
+    summary = json.loads((runs / "tiny/0/summary.json").read_text())
     assert summary["device"]["num_processes"] == processes
     assert summary["device"]["num_devices"] == processes * devices
 

@@ -7,6 +7,7 @@ import pytest
 
 from kd.divergences import KL, HardCrossEntropy
 from kd.objective import CrossEntropy, OfHead
+from kd.objective.of_head import NoSuchHead
 from kd.types import Outputs
 
 RANDOM = np.random.default_rng(0)
@@ -63,7 +64,7 @@ def test_it_asks_for_what_the_loss_asks_for():
 
 def test_a_head_that_is_not_there_is_refused_before_the_first_step():
     one = Outputs(FIRST)
-    with pytest.raises(ValueError, match="kl is of head 1, and the student has one; a"):
+    with pytest.raises(NoSuchHead, match="kl is of head 1, and the student has one; a"):
         OfHead(KL(), 1).init(jax.random.key(0), one, None)
     with pytest.raises(ValueError, match="ce is of head 2, and the student has 2"):
         OfHead(CrossEntropy(), 2).init(jax.random.key(0), outputs(FIRST, SECOND), None)

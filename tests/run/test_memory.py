@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,21 +15,24 @@ import kd.run.fit
 from kd import config, run
 from kd.data.byte_bpe import ByteBPE
 from kd.data.language import LanguageTask
-from kd.divergences import KL, PerToken, SinKD
+from kd.divergences import KL, PerSequence, PerToken, SinKD
 from kd.errors import UserError
 from kd.evaluate.classes import Classes
 from kd.experiment import Experiment, Network
 from kd.features import Hints, RKDDistance
 from kd.models.gpt2 import GPT2
 from kd.models.mlp import MLP
+from kd.networks.kept import Dense, HiddenAndHead, TopK
 from kd.objective import CrossEntropy
 from kd.procedures.online import Online, Peer
 from kd.run import requirements as r
 from kd.run.memory import table, told
-from kd.run.relief import relief
+from kd.run.relief import _caveat, relief
 from kd.run.shared import Shared
+from kd.scheduled import scheduled
 from kd.train.mesh import shard_batch
 from kd.train.optimizer import AdamW
+from kd.transport.cost import Cosine
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +163,17 @@ def test_what_is_told_is_what_a_run_has(case, taught, place, monkeypatch):
     assert before.largest.num_bytes == max(x.num_bytes for x in before.device)
 
 
+def test_micro_batches_part_what_is_compared_over_the_batch(taught):
+    for loss, parted in (
+        (SinKD(), "sinkd then compares examples of a part"),
+        (PerToken(SinKD()), "sinkd then compares examples of a part"),
+        (PerSequence(SinKD()), ""),
+        (scheduled(PerToken(KL()), **{"loss.temperature": lambda step: 2.0}), ""),
+    ):
+        of = SimpleNamespace(losses=[CrossEntropy(), loss])
+        assert _caveat(of).removeprefix("; ") == parted
+
+
 def test_the_host_has_data_and_answers(taught, place):
     cached = told(taught(), place.workspace)
     sizes = {one.name: one for one in cached.host}
@@ -270,10 +285,21 @@ def test_a_run_says_once_how_logits_are_made(language, place, monkeypatch):
     assert few in table(found)
 
 
+def test_what_a_step_reads_kept_answers_by_is_told(language, place):
+    def of(keep):
+        kept = dataclasses.replace(language, answers="cached", keep=keep)
+        return {one.name: one for one in told(kept, place.workspace, False).device}
+
+    head = "head of the kept answers"
+    teacher = language.teachers[0].recipe.student
+    assert of(HiddenAndHead())[head].num_bytes == 4 * teacher.width * 273
+    assert head not in of(TopK(k=8)) and head not in of(Dense())
+
+
 def test_it_says_which_loss_needs_all_logits(language, place, monkeypatch):
     monkeypatch.setattr(kd.objective.mix, "large", lambda head: True)
     coupled = dataclasses.replace(
-        language, objective=language.objective + PerToken(SinKD())
+        language, objective=language.objective + PerToken(SinKD(cost=Cosine()))
     )
     found = told(coupled, place.workspace, False)
     assert r.notices(found.logits) == [

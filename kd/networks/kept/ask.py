@@ -266,13 +266,15 @@ def _write(
         params = replicate(teacher.params, mesh)
         for arrays in stream(params, data.train, about[order[done:]]):
             num = len(next(iter(arrays.values())))
-            if writer is not None:
-                bad = [name for name, x in arrays.items() if overflows(x)]
-                if bad:
+            # All processes have the same, so that all say what is wrong with it.
+            for name, values in arrays.items():
+                if not is_storable(values, ruled_out=name in keep.rules_out):
                     raise UserError(
-                        f"{bad[0]} of the teacher leave the numbers of "
-                        f"{arrays[bad[0]].dtype.name}; set keep.dtype=bfloat16"
+                        f"the teacher's {name} hold numbers that {values.dtype.name} "
+                        "has not, or NaN; set keep.dtype=bfloat16 or keep=dense, or "
+                        "choose a teacher without NaN"
                     )
+            if writer is not None:
                 writer.write(order[done : done + num], arrays)
             done += num
             if time.monotonic() - said > _SILENCE:
@@ -283,12 +285,12 @@ def _write(
     say(f"{folder}: written in {time.monotonic() - begun:,.1f} s")
 
 
-def overflows(values: np.ndarray) -> bool:
-    """Whether there is +inf, which no answer is; -inf is a class ruled out."""
-    return bool(
-        jnp.issubdtype(values.dtype, jnp.inexact)
-        and np.isposinf(values.astype(np.float32)).any()
-    )
+def is_storable(values: np.ndarray, *, ruled_out: bool) -> bool:
+    """Whether all are numbers, or, where classes may be ruled out, -inf."""
+    if not jnp.issubdtype(values.dtype, jnp.inexact):
+        return True
+    wide = values.astype(np.float32)
+    return bool(np.all(np.isfinite(wide) | (ruled_out & np.isneginf(wide))))
 
 
 def _seen(folder: pathlib.Path, description: Mapping[str, Any]) -> folders.Found:

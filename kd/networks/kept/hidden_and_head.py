@@ -37,7 +37,7 @@ class HiddenAndHead(Streamed):
         if outputs.head is None:
             return (
                 "keep=hidden: the teacher does not give its head apart from its "
-                "logits, as a GPT2 or a Llama does; set keep=dense, or keep=64"
+                "logits, as a GPT2 or a Llama does; set keep=dense"
             )
         return ""
 

@@ -38,6 +38,9 @@ class Dense(Keep):
 class Streamed(Keep):
     """What is written as a stream while the teacher runs, and read bit by bit."""
 
+    rules_out: frozenset[str] = frozenset()
+    """Of the arrays, those where -inf is a class ruled out; a class attribute."""
+
     @abc.abstractmethod
     def problem(self, outputs: Outputs) -> str:
         """Why it cannot be kept of such outputs (shapes, dtypes); "" if it can."""

@@ -43,6 +43,7 @@ class TopK(Streamed):
         temperatures: of the tails; by default those of the losses.
     """
 
+    rules_out = frozenset({"values", "tails"})
     k: int = 64
     temperatures: tuple[float, ...] = ()
 

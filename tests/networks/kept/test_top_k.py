@@ -6,7 +6,7 @@ import pytest
 
 from kd.divergences import KL, LogitMSE, PerToken, SinKD, SkewedKL
 from kd.networks.kept import Dense, HiddenAndHead, TopK, keep_in
-from kd.networks.kept.ask import overflows
+from kd.networks.kept.ask import is_storable
 from kd.networks.kept.top_k import packed, unpacked
 from kd.objective import CrossEntropy
 from kd.types import Head, Outputs
@@ -124,9 +124,18 @@ def test_logits_are_made_of_hidden_states(dtype):
 def test_numbers_beyond_a_dtype_are_found(dtype):
     values = jnp.asarray([[0.0, -2.0], [1e5, 3.0]])
     hidden = np.asarray(values.astype(dtype))
-    assert overflows(hidden) == (dtype == "float16")
-    ruled_out = np.asarray(jnp.asarray([1.0, -jnp.inf]).astype(dtype))
-    assert not overflows(ruled_out)
+    for sign in (1, -1):
+        assert is_storable(sign * hidden, ruled_out=False) == (dtype != "float16")
+
+
+def test_what_is_ruled_out_is_told_from_what_is_lost():
+    ruled_out = np.array([1.0, -np.inf], np.float16)
+    assert is_storable(ruled_out, ruled_out=True)
+    assert not is_storable(ruled_out, ruled_out=False)
+    for wrong in (np.inf, np.nan):
+        assert not is_storable(np.array([wrong], np.float16), ruled_out=True)
+    assert "hidden" not in HiddenAndHead.rules_out
+    assert {"values", "tails"} == TopK.rules_out
 
 
 def test_what_a_person_says_is_kept():
