@@ -170,7 +170,7 @@ def test_micro_batches_part_what_is_compared_over_the_batch(taught):
         (PerSequence(SinKD()), ""),
         (scheduled(PerToken(KL()), **{"loss.temperature": lambda step: 2.0}), ""),
     ):
-        of = SimpleNamespace(losses=[CrossEntropy(), loss])
+        of: Any = SimpleNamespace(losses=[CrossEntropy(), loss])
         assert _caveat(of).removeprefix("; ") == parted
 
 
