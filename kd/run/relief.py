@@ -1,6 +1,6 @@
 """Which field of an experiment lowers the largest of what a step takes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from kd import config
@@ -53,7 +53,7 @@ def relief(
     if not best:
         tried = ", ".join(assignment for assignment, _ in changes[:_TRIED])
         return f"{line}: it is no smaller with {tried}"
-    parts = _caveat(experiment) if best.startswith("num_microbatches") else ""
+    parts = caveat(experiment.losses) if best.startswith("num_microbatches") else ""
     return f"{line}: {best} makes it {size(least)}{parts}"
 
 
@@ -107,9 +107,9 @@ def _smaller(path: str, network: Any) -> Iterator[str]:
             yield f"{path}.{name}={','.join(str(x // 2) for x in value)}"
 
 
-def _caveat(experiment: Experiment) -> str:
+def caveat(losses: Iterable[Loss]) -> str:
     """What micro-batches do to losses that compare the examples of a batch."""
-    own = {loss.name: _innermost(loss) for loss in experiment.losses}
+    own = {loss.name: _innermost(loss) for loss in losses}
     coupled = [n for n, loss in own.items() if isinstance(loss, BatchTransport)]
     if not coupled:
         return ""

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -27,7 +26,7 @@ from kd.objective import CrossEntropy
 from kd.procedures.online import Online, Peer
 from kd.run import requirements as r
 from kd.run.memory import table, told
-from kd.run.relief import _caveat, relief
+from kd.run.relief import caveat, relief
 from kd.run.shared import Shared
 from kd.scheduled import scheduled
 from kd.train.mesh import shard_batch
@@ -170,8 +169,7 @@ def test_micro_batches_part_what_is_compared_over_the_batch(taught):
         (PerSequence(SinKD()), ""),
         (scheduled(PerToken(KL()), **{"loss.temperature": lambda step: 2.0}), ""),
     ):
-        of: Any = SimpleNamespace(losses=[CrossEntropy(), loss])
-        assert _caveat(of).removeprefix("; ") == parted
+        assert caveat([CrossEntropy(), loss]).removeprefix("; ") == parted
 
 
 def test_the_host_has_data_and_answers(taught, place):
@@ -250,7 +248,7 @@ def test_a_run_that_does_not_fit_says_what_would(taught, place, monkeypatch):
     message = str(raised.value)
     assert re.fullmatch(
         r"out of memory \(RESOURCE_EXHAUSTED: 9 GiB\); a step takes [\d.]+ \w+ on each "
-        r"device, largest: .* lowers it; make memory tells all of it",
+        r"device, largest: .* lowers it; make memory NAME=\.\.\. tells all of it",
         message,
     )
     # Where that cannot be told, the error is what it was.
