@@ -124,8 +124,9 @@ def test_logits_are_made_of_hidden_states(dtype):
 def test_numbers_beyond_a_dtype_are_found(dtype):
     values = jnp.asarray([[0.0, -2.0], [1e5, 3.0]])
     hidden = np.asarray(values.astype(dtype))
-    for sign in (1, -1):
-        assert is_storable(sign * hidden, ruled_out=False) == (dtype != "float16")
+    assert is_storable(hidden, ruled_out=False) == (dtype != "float16")
+    if dtype != "uint16":
+        assert is_storable(-hidden, ruled_out=False) == (dtype != "float16")
 
 
 def test_what_is_ruled_out_is_told_from_what_is_lost():
