@@ -17,7 +17,6 @@ SinKD and ATKD couple their rows; with all logits and without, in this project a
 import argparse
 import functools
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -236,7 +235,10 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
             title=problem.title,
         )
         del contenders
-        peaks = {name: _peak_in_own_process(problem, name) for name in sides(problem)}
+        peaks = {
+            name: measure.added_in_own_process("large_vocabulary", [name, *problem])
+            for name in sides(problem)
+        }
         races.append(race | {"peak_bytes": peaks})
     return {
         "title": "Losses over a large vocabulary",
@@ -275,15 +277,6 @@ def compared(
 
 def _peak(problem: Problem, name: str) -> int:
     return measure.added_at_peak(sides(problem)[name](inputs(problem)))
-
-
-def _peak_in_own_process(problem: Problem, name: str) -> int:
-    command = [
-        *(sys.executable, "-m", "benchmarks.large_vocabulary"),
-        *("--peak-of", json.dumps([name, *problem])),
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
 
 
 if __name__ == "__main__":

@@ -9,9 +9,12 @@ import ctypes
 import datetime
 import gc
 import importlib.metadata
+import json
+import logging
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,6 +84,34 @@ def added_at_peak(work: Callable[[], Any]) -> int:
     before = _status("VmRSS")
     work()
     return _status("VmHWM") - before
+
+
+def added_in_own_process(benchmark: str, side: Any) -> int:
+    """What `added_at_peak` finds of a side of a benchmark in a fresh process.
+
+    Args:
+        benchmark: the module, which takes `--peak-of` and prints the bytes.
+        side: which one, as JSON.
+    """
+    command = [sys.executable, "-m", f"benchmarks.{benchmark}"]
+    done = subprocess.run(
+        [*command, "--peak-of", json.dumps(side)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return int(done.stdout.split()[-1])
+
+
+def prepare_pytorch() -> None:
+    """Gives PyTorch what XLA has: as many threads, and no denormal numbers."""
+    import torch
+
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    # The moments of words not seen for long decay to denormal numbers.
+    torch.set_flush_denormal(True)
+    torch.manual_seed(0)
 
 
 def _status(name: str) -> int:

@@ -13,10 +13,7 @@ its peak to a process that has its network, each in a process of its own.
 import argparse
 import functools
 import json
-import logging
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -312,7 +309,7 @@ def main() -> int:
     )
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    _prepare_pytorch()
+    _prepare()
     if options.peak_of:
         name, contender, directory, small = json.loads(options.peak_of)
         shape = tiny(SHAPES[name]) if small else SHAPES[name]
@@ -350,7 +347,9 @@ def benchmark(options: argparse.Namespace) -> dict[str, Any]:
             )
             if not options.no_memory:
                 race["peak_bytes"] = {
-                    which: _peak(name, which, directory, small=options.tiny)
+                    which: measure.added_in_own_process(
+                        "models", [name, which, place, options.tiny]
+                    )
                     for which in makers
                 }
             races.append(race)
@@ -383,22 +382,10 @@ def _block(work: Callable[[], Any]) -> Callable[[int], Any]:
     return lambda _: work()
 
 
-def _peak(name: str, which: str, directory: pathlib.Path, *, small: bool) -> int:
-    command = [
-        *(sys.executable, "-m", "benchmarks.models", "--peak-of"),
-        json.dumps([name, which, str(directory), small]),
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
-
-
-def _prepare_pytorch() -> None:
+def _prepare() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # XLA takes as many
-    torch.set_flush_denormal(True)  # as XLA does
-    torch.manual_seed(0)
+    measure.prepare_pytorch()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ are also written in PyTorch; first both are shown to have the same losses and gr
 import argparse
 import concurrent.futures
 import dataclasses
-import logging
 import os
 import statistics
 import sys
@@ -279,8 +278,6 @@ def _against_pytorch(
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Largest differences, the race, and the trials that the fastest is chosen by."""
     try:
-        import torch
-
         from benchmarks.pytorch_procedures import Trainer as Theirs
         from benchmarks.pytorch_procedures import Variant
     except ImportError as error:
@@ -288,10 +285,7 @@ def _against_pytorch(
             f"{error.name} is missing; make bench installs it, and --no-pytorch "
             "leaves it out"
         ) from error
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # XLA takes as many
-    torch.set_flush_denormal(True)  # as XLA does
-    torch.manual_seed(0)
+    measure.prepare_pytorch()
     two_batches = [False, True] if name == "mixup" else [False]
     variants = [
         Variant(channels_last=last, joined=joined)

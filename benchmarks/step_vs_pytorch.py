@@ -11,8 +11,6 @@ both are shown to compute the same thing.
 import argparse
 import dataclasses
 import itertools
-import logging
-import os
 import pathlib
 import statistics
 import sys
@@ -174,11 +172,7 @@ def _apart(ours: list[np.ndarray], theirs: list[np.ndarray]) -> float:
 def _prepare_pytorch() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))  # XLA takes as many
-    # As XLA does: the moments of words not seen for long decay to denormal numbers.
-    torch.set_flush_denormal(True)
-    torch.manual_seed(0)
+    measure.prepare_pytorch()
     # An earlier compilation on this machine must not shorten the seconds reported.
     torch._inductor.config.force_disable_caches = True
 

@@ -7,51 +7,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from lore import recipe_in
 from points import whole_and_resumed
 
 from kd import run
-from kd.data.byte_bpe import ByteBPE
-from kd.data.language import LanguageTask
 from kd.divergences import KL, PerToken
 from kd.errors import UserError
-from kd.experiment import Experiment, Network
+from kd.experiment import Network
 from kd.models import saved
 from kd.models.gpt2 import GPT2
-from kd.models.llama import Llama
 from kd.networks import answers
 from kd.networks.predict import predictor
 from kd.objective import CrossEntropy
-from kd.train.optimizer import AdamW
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def experiment(tmp_path):
-    random = np.random.default_rng(0)
-    words = ["ka", "to", "mi", "su", "re", "no", "ha", "yo"]
-    lines = [" ".join(random.choice(words, 8)) + ".\n" for _ in range(120)]
-    (tmp_path / "data/lore").mkdir(parents=True)
-    (tmp_path / "data/lore/all.txt").write_text("".join(lines))
-    recipe = Experiment(
-        data=LanguageTask(
-            name="lore",
-            files=("all.txt",),
-            tokenizer=ByteBPE(size=280),
-            length=16,
-            directory=str(tmp_path / "data"),
-        ),
-        student=Llama(
-            num_layers=1, width=16, num_heads=2, num_key_value_heads=1, head_width=8,
-            mlp_width=16, max_length=32,
-        ),
-        objective=1.0 * PerToken(CrossEntropy()),
-        optimizer=AdamW(learning_rate=1e-2),
-        batch_size=16,
-        num_steps=20,
-        save_every=6,
-        log_every=1,
-    )  # fmt: skip
+    recipe = recipe_in(tmp_path / "data")
     return dataclasses.replace(
         recipe,
         teachers=(Network(recipe=recipe),),

@@ -12,7 +12,7 @@ from typing import Any
 
 from kd.data import files
 from kd.data.pairs import Pairs
-from kd.data.webnlg import Entry, checked, parse_xml, written
+from kd.data.webnlg import Entry, checked, pairs, parse_xml, written
 from kd.data.writing import WritingTask
 from kd.errors import UserError
 from kd.evaluate.written import BLEU, CHRF, ROUGE_L, TER, WrittenText
@@ -37,14 +37,7 @@ class DartTask(WritingTask):
         return f"{self.name}/{self.files[0]}.json"
 
     def read_local(self, directory: Path) -> tuple[Pairs, ...]:
-        train, *judged = (list(self._entries(directory, name)) for name in self.files)
-        learnt = [(source, [text]) for source, texts in train for text in texts]
-        return Pairs.of(learnt), *map(Pairs.of, judged)
-
-    def divide(
-        self, train: Pairs, judged: Pairs, test: Pairs | None = None
-    ) -> tuple[Pairs, Pairs, Pairs | None]:
-        return train, judged, test
+        return pairs(list(self._entries(directory, name)) for name in self.files)
 
     def _entries(self, directory: Path, name: str) -> Iterator[Entry]:
         if any((directory / self.name).glob(f"{name}.xml*")):

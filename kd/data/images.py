@@ -108,10 +108,10 @@ class ImageTask(Task[Arrays]):
         )
 
     def divide(
-        self, train: Arrays, judged: Arrays
+        self, train: Arrays, judged: Arrays, test: Arrays | None = None
     ) -> tuple[Arrays, Arrays, Arrays | None]:
-        if not self.dev_share:
-            return train, judged, None
+        if test is not None or not self.dev_share:
+            return train, judged, test
         is_dev = train.held_out(self.dev_share)
         for name, members in (("train", ~is_dev), ("dev", is_dev)):
             if not members.any():

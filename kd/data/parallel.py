@@ -49,11 +49,6 @@ class ParallelTask(WritingTask):
             raise UserError(f"{paths[0]}: no lines; expected a text a line")
         return Pairs.of([(s, [t]) for s, t in zip(sources, targets, strict=True)])
 
-    def divide(
-        self, train: Pairs, judged: Pairs, test: Pairs | None = None
-    ) -> tuple[Pairs, Pairs, Pairs | None]:
-        return train, judged, test
-
 
 MULTI30K = ParallelTask(
     name="multi30k",

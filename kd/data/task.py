@@ -229,13 +229,15 @@ class Task(Sampled, abc.ABC, Generic[R]):
             UserError: a file is missing or not what it should be.
         """
 
-    def divide(self, train: R, judged: R) -> tuple[R, R, R | None]:
-        """Train, dev and test, of the two splits that a source has.
+    def divide(
+        self, train: R, judged: R, test: R | None = None
+    ) -> tuple[R, R, R | None]:
+        """Train, dev and test, of the two or three splits that a source has.
 
         Raises:
             UserError: there are too few examples for that.
         """
-        return train, judged, None
+        return train, judged, test
 
     def from_tfds(self, rows: Sequence[Mapping[str, Any]]) -> R:
         """Records of the rows of a split in TFDS."""

@@ -8,7 +8,7 @@ import dataclasses
 import io
 import tarfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from kd.data import files
@@ -43,14 +43,7 @@ class TriplesTask(WritingTask):
 
     def read_local(self, directory: Path) -> tuple[Pairs, ...]:
         contents = dict(self._files(directory))
-        train, *judged = (self._entries(directory, contents, s) for s in self.splits)
-        learnt = [(source, [text]) for source, texts in train for text in texts]
-        return Pairs.of(learnt), *map(Pairs.of, judged)
-
-    def divide(
-        self, train: Pairs, judged: Pairs, test: Pairs | None = None
-    ) -> tuple[Pairs, Pairs, Pairs | None]:
-        return train, judged, test
+        return pairs(self._entries(directory, contents, s) for s in self.splits)
 
     def _files(self, directory: Path) -> Iterator[tuple[str, bytes]]:
         """Every XML file, by its path in the archive, in order."""
@@ -84,6 +77,16 @@ class TriplesTask(WritingTask):
         if not entries:
             raise UserError(f"{here}: no entries in {split}; expected XML files there")
         return entries
+
+
+def pairs(splits: Iterable[list[Entry]]) -> tuple[Pairs, ...]:
+    """What is learnt and judged of train and the other splits, in this order.
+
+    Of train every text is an example, of the others every set of triples.
+    """
+    train, *judged = splits
+    learnt = [(source, [text]) for source, texts in train for text in texts]
+    return Pairs.of(learnt), *map(Pairs.of, judged)
 
 
 def parse_xml(

@@ -4,25 +4,21 @@ See `kd.models.hub` for where a checkpoint lies.
 """
 
 import dataclasses
-import json
 import os
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 
-from kd.atomic import atomic_write
 from kd.errors import UserError
-from kd.models import config_file, hub
+from kd.models import checkpoint, config_file, hub
 from kd.models import tensors as tensor_files
 from kd.models.bert import Bert, Variant
 from kd.models.bert_tables import TABLES, Table
-from kd.models.checkpoint import Pretrained
+from kd.models.checkpoint import LEAVES, Pretrained
 from kd.types import Params
 
 Head = Literal["SequenceClassification", "MultipleChoice"]
@@ -32,9 +28,6 @@ example's choices."""
 
 MODEL_TYPES: tuple[str, ...] = tuple(TABLES)
 """What config.json calls the architectures that a `Bert` is."""
-
-# A kernel is [in, out] in Linen and [out, in] in torch: the only ones transposed.
-_LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
 
 _TYPES = typing.get_type_hints(Bert)
 _PLAIN: dict[Variant, Bert] = {
@@ -191,6 +184,7 @@ def save_pretrained(
         keys = tuple(entry.key for entry in path)
         prefix = "" if keys[0] in table.head else table.prefix
         array = np.asarray(value, np.float32)
+        # [in, out] in Linen and [out, in] in torch: the only ones transposed.
         array = array.T if keys[-1] == "kernel" else array
         tensors[prefix + _tensor_name(keys, table)] = np.ascontiguousarray(array)
     sizes = {key: getattr(bert, name) for name, key in table.fields.items()}
@@ -209,14 +203,7 @@ def save_pretrained(
         "dtype": "float32",
         **_problem(head, problem_type),
     }
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    # transformers refuses safetensors that do not say which framework they are for.
-    weights = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-    with atomic_write(directory / "model.safetensors", "wb") as file:
-        file.write(weights)
-    with atomic_write(directory / "config.json") as file:
-        file.write(json.dumps(config, indent=2) + "\n")
+    checkpoint.put(directory, config, tensors)
 
 
 def _problem(head: Head, problem_type: str) -> dict[str, str]:
@@ -226,12 +213,12 @@ def _problem(head: Head, problem_type: str) -> dict[str, str]:
 
 def _tensor_name(keys: tuple[str, ...], table: Table) -> str:
     """The name without a prefix of the parameter at `keys`, a path in our tree."""
-    *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
+    *module, leaf = keys if keys[-1] in LEAVES else (*keys, "")
     path, index = "/".join(module), ""
     if path.startswith("layer_"):
         index, _, rest = path.removeprefix("layer_").partition("/")
         path = "layer_{i}/" + rest
-    return f"{table.modules[path].format(i=index)}.{_LEAVES[leaf]}"
+    return f"{table.modules[path].format(i=index)}.{LEAVES[leaf]}"
 
 
 def _read_tensors(

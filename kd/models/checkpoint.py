@@ -21,8 +21,9 @@ from kd.models import hub
 from kd.models import tensors as tensor_files
 from kd.types import Params
 
-# A scale is a norm's; "" is a parameter that is no module's, such as a table.
-_LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
+LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "": "weight"}
+"""What a parameter is called there. A scale is a norm's; "" is a parameter that is no
+module's, such as a table."""
 _LAYER = re.compile(r"\blayer_(?P<index>\d+)/")
 
 
@@ -55,12 +56,12 @@ class Table(NamedTuple):
         keys = tuple(entry.key for entry in path)
         if (buffer := self.buffers.get("/".join(keys))) is not None:
             return buffer
-        *module, leaf = keys if keys[-1] in _LEAVES else (*keys, "")
+        *module, leaf = keys if keys[-1] in LEAVES else (*keys, "")
         place, index = "/".join(module), ""
         if layer := _LAYER.search(place):
             index = layer["index"]
             place = _LAYER.sub("layer_{i}/", place)
-        return f"{self.modules[place].format(i=index)}.{_LEAVES[leaf]}"
+        return f"{self.modules[place].format(i=index)}.{LEAVES[leaf]}"
 
     @property
     def token_rows(self) -> tuple[str, ...]:

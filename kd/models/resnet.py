@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.models.convolutions import check_widths, conv, group_norm, images
+from kd.models.sizes import check_whole
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
@@ -49,12 +50,7 @@ class ResNet:
     stem_width: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_blocks", "num_groups", "stem_stride"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} is {value}, must be at least 1, a whole number"
-                )
+        check_whole(self, "num_blocks", "num_groups", "stem_stride")
         check_widths(self.widths, self.num_groups)
         if self.stem_width is not None:
             check_widths((self.stem_width,), self.num_groups)

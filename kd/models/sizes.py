@@ -13,6 +13,14 @@ def check_sizes(network: Any, *, but: str = "", more: Iterable[str] = ()) -> Non
             raise ValueError(f"{name} is {getattr(network, name)}, must be at least 1")
 
 
+def check_whole(network: Any, *names: str) -> None:
+    """These are whole numbers, whoever wrote them, and at least 1."""
+    for name in names:
+        value = getattr(network, name)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value}, must be at least 1, a whole number")
+
+
 def check_rates(network: Any, *names: str) -> None:
     """These can be rates of dropout."""
     for name in names:

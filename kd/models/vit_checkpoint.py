@@ -6,7 +6,7 @@ See `kd.models.hub` for where a checkpoint lies.
 import os
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import numpy as np
 from kd.errors import UserError
 from kd.models import checkpoint, config_file, hub
 from kd.models import tensors as tensor_files
-from kd.models.checkpoint import Pretrained
+from kd.models.checkpoint import LEAVES, Pretrained
 from kd.models.vit import ViT
 from kd.types import Params
 
@@ -72,21 +72,15 @@ _SUPPORTED = {
 _TYPES = typing.get_type_hints(ViT)
 
 
-class Config(NamedTuple):
-    """What a checkpoint says about itself."""
-
-    vit: ViT
-    labels: tuple[str, ...]
-    """Name of each class; as many as there are logits."""
-
-
 def model_type(vit: ViT) -> str:
     """What config.json calls the architecture."""
     return "deit" if vit.distillation_token else "vit"
 
 
-def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
-    """Reads the sizes and labels of a checkpoint from its `config.json`.
+def read_config(
+    name_or_directory: str | os.PathLike[str],
+) -> tuple[ViT, tuple[str, ...]]:
+    """Reads the sizes, and the name of each class, from a checkpoint's `config.json`.
 
     Raises:
         UserError: there is none, or it describes something `ViT` does not compute.
@@ -109,7 +103,7 @@ def read_config(name_or_directory: str | os.PathLike[str]) -> Config:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     labels = config_file.read_labels(path, values) or ("LABEL_0", "LABEL_1")
-    return Config(vit, labels)
+    return vit, labels
 
 
 def load_pretrained(
@@ -220,7 +214,7 @@ def save_pretrained(
 
 def _names(keys: tuple[str, ...], kind: str) -> list[str]:
     """The tensors, without a prefix, of the parameter at `keys`."""
-    leaf = {"kernel": "weight", "bias": "bias", "scale": "weight"}.get(keys[-1], "")
+    leaf = LEAVES.get(keys[-1], "")
     if keys[0] == "classifier":
         return [f"{_HEADS[kind][keys[1]]}.{leaf}"]
     if keys[0] == "norm":

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from kd.models.convolutions import check_widths, conv, group_norm, images
-from kd.models.sizes import check_rates
+from kd.models.sizes import check_rates, check_whole
 from kd.types import Batch, ComputeDtype, Model, Outputs, Params
 
 
@@ -45,12 +45,7 @@ class WideResNet:
     num_groups: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("depth", "widen", "num_groups"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(
-                    f"{name} is {value}, must be at least 1, a whole number"
-                )
+        check_whole(self, "depth", "widen", "num_groups")
         if self.depth < 10 or (self.depth - 4) % 6:
             raise ValueError(
                 f"depth is {self.depth}, must be 10, 16, 22, ..., 6 n + 4 for n blocks "

@@ -202,11 +202,8 @@ class Mix:
         num_rows = len(ours.hidden)
         at_once = min(rows_at_once(ours.num_outputs), num_rows)
         if reasons or together:
-            whole_for = ", ".join(reasons)
-            told = Logits(
-                num_rows, ours.num_outputs, 0 if reasons else at_once, whole_for
-            )
-            tell(told)
+            rows = 0 if reasons else at_once
+            tell(Logits(num_rows, ours.num_outputs, rows, ", ".join(reasons)))
         if reasons:
             return None
         total, values = jnp.float32(0.0), {}

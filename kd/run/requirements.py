@@ -47,9 +47,6 @@ class Requirements(NamedTuple):
     available: int
     """What a device has, or on CPUs the host; 0 if that is not known."""
     on_accelerator: bool
-    exact: bool
-    """Whether the compiler told the temporaries. If not, they are what the largest of
-    their parts take, at least."""
 
     @property
     def total(self) -> int:
@@ -85,16 +82,18 @@ def requirements(
         assembly: of it.
         made_from: of it; of networks shapes are enough.
         compiled: whether the step is compiled; without, all but the temporaries is
-            known.
+            known, and these are what the largest of their parts take, at least.
     """
     answers, mesh = made_from.answers, assembly.mesh
     batch = assembly.widest_batch()
-    teachers = jax.tree.map(_shape, assembly.teachers)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    teachers = _placed(assembly.teachers, everywhere)
     state = jax.eval_shape(
         lambda theirs, example: assembly.first_state(experiment, None, theirs, example),
         teachers,
         batch,
     )
+    state = _placed(state, everywhere)
     decisions = assembly.decisions(state, teachers)
     analysis = _compiled(assembly, state, teachers, batch) if compiled else None
     frozen = [t.params for t in answers.teachers] if answers is not None else []
@@ -138,7 +137,6 @@ def requirements(
         mesh.size,
         _available(device_of_mesh),
         device_of_mesh.platform != "cpu",
-        analysis is not None,
     )
 
 
@@ -158,21 +156,10 @@ def notices(decisions: Iterable[Logits]) -> list[str]:
 
 def _compiled(assembly: Assembly, state: Any, teachers: Any, batch: Any) -> Any:
     """What XLA says of the memory of the step; None where it does not."""
-    everywhere, rows = (
-        NamedSharding(assembly.mesh, PartitionSpec(*axes)) for axes in ((), ("data",))
-    )
-
-    def placed(tree: Any, sharding: NamedSharding) -> Any:
-        return jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-        )
-
     step: Any = assembly.training.step
     if not hasattr(step, "lower"):
         step = jax.jit(step, donate_argnums=0)
-    lowered = step.lower(
-        placed(state, everywhere), placed(teachers, everywhere), placed(batch, rows)
-    )
+    lowered = step.lower(state, teachers, batch)
     try:
         return lowered.compile().memory_analysis()
     except NotImplementedError:
@@ -280,8 +267,11 @@ def _number(tree: Any) -> str:
     return count(sum(math.prod(x.shape) for x in jax.tree.leaves(tree)))
 
 
-def _shape(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+    """The shapes of arrays, where they lie."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
 
 
 def _part(x: jax.ShapeDtypeStruct, num_parts: int) -> jax.ShapeDtypeStruct:

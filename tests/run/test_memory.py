@@ -7,13 +7,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from lore import task_in
 from points import experiment_on, write_table
 
 import kd.objective.mix
 import kd.run.fit
 from kd import config, run
-from kd.data.byte_bpe import ByteBPE
-from kd.data.language import LanguageTask
 from kd.divergences import KL, PerSequence, PerToken, SinKD
 from kd.errors import UserError
 from kd.evaluate.classes import Classes
@@ -64,16 +63,8 @@ def taught(tmp_path):
 @pytest.fixture
 def language(tmp_path):
     """Text in a vocabulary of 273, and a teacher that has not been trained."""
-    random = np.random.default_rng(0)
-    words = ["ka", "to", "mi", "su", "re", "no", "ha", "yo"]
-    lines = [" ".join(random.choice(words, 8)) + ".\n" for _ in range(60)]
-    (tmp_path / "data/lore").mkdir(parents=True)
-    (tmp_path / "data/lore/all.txt").write_text("".join(lines))
     recipe = Experiment(
-        data=LanguageTask(
-            name="lore", files=("all.txt",), tokenizer=ByteBPE(size=280), length=16,
-            directory=str(tmp_path / "data"),
-        ),
+        data=task_in(tmp_path / "data", num_lines=60),
         student=GPT2(num_layers=1, width=16, num_heads=2, mlp_width=16, max_length=32),
         objective=1.0 * PerToken(CrossEntropy()),
         optimizer=AdamW(learning_rate=1e-2),

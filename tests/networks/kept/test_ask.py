@@ -6,23 +6,20 @@ import json
 import jax
 import numpy as np
 import pytest
+from lore import recipe_in
 from points import whole_and_resumed
 
 from kd import config, run
 from kd.cache import command
-from kd.data.byte_bpe import ByteBPE
-from kd.data.language import LanguageTask
 from kd.divergences import KL, LogitMSE, PerToken, SkewedKL
 from kd.errors import UserError
-from kd.experiment import Experiment, Network
+from kd.experiment import Network
 from kd.models.gpt2 import GPT2
-from kd.models.llama import Llama
 from kd.networks.kept import HiddenAndHead, TopK, ask
 from kd.networks.kept import folder as folders
 from kd.objective import CrossEntropy
 from kd.run.cache import cache
 from kd.train import metrics_log
-from kd.train.optimizer import AdamW
 
 pytestmark = pytest.mark.slow
 ONE_TEMPERATURE = 0.3 * PerToken(CrossEntropy()) + 0.7 * PerToken(KL(temperature=2.0))
@@ -30,30 +27,7 @@ ONE_TEMPERATURE = 0.3 * PerToken(CrossEntropy()) + 0.7 * PerToken(KL(temperature
 
 @pytest.fixture
 def experiment(tmp_path):
-    random = np.random.default_rng(0)
-    words = ["ka", "to", "mi", "su", "re", "no", "ha", "yo"]
-    lines = [" ".join(random.choice(words, 8)) + ".\n" for _ in range(120)]
-    (tmp_path / "data/lore").mkdir(parents=True)
-    (tmp_path / "data/lore/all.txt").write_text("".join(lines))
-    recipe = Experiment(
-        data=LanguageTask(
-            name="lore",
-            files=("all.txt",),
-            tokenizer=ByteBPE(size=280),
-            length=16,
-            directory=str(tmp_path / "data"),
-        ),
-        student=Llama(
-            num_layers=1, width=16, num_heads=2, num_key_value_heads=1, head_width=8,
-            mlp_width=16, max_length=32,
-        ),
-        objective=1.0 * PerToken(CrossEntropy()),
-        optimizer=AdamW(learning_rate=1e-2),
-        batch_size=16,
-        num_steps=20,
-        save_every=6,
-        log_every=1,
-    )  # fmt: skip
+    recipe = recipe_in(tmp_path / "data")
     return dataclasses.replace(
         recipe,
         teachers=(Network(recipe=recipe),),
